@@ -1,0 +1,24 @@
+//! Map capacities. What is larger than a map is refused when policy is compiled, never at run time.
+
+/// Identities that can exist in one boot, the built-in ones included. Ids are not reused within a
+/// boot, so that a socket tagged long ago never becomes somebody else's.
+pub const MAX_IDENTITIES: u32 = 8_192;
+
+/// Address prefixes in one policy generation.
+pub const MAX_ADDRESSES: u32 = 1_000_000;
+
+/// Cells `(profile, direction, protocol, address class, port class)` in one policy generation.
+pub const MAX_RULES: u32 = 1_000_000;
+
+/// Labelled cgroups over both generation slots.
+pub const MAX_CGROUPS: u32 = 131_072;
+
+/// Bytes in the ring of audit events: about 5,800 events.
+pub const AUDIT_RING_BYTES: u32 = 1 << 20;
+
+/// Bytes in the ring of cgroup events.
+pub const CGROUP_RING_BYTES: u32 = 1 << 18;
+
+/// Ancestors of a cgroup that the kernel programs look at. A cgroup nested deeper is judged as its
+/// nearest labelled ancestor within this many levels from the root.
+pub const MAX_CGROUP_DEPTH: u32 = 32;

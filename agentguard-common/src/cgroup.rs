@@ -1,0 +1,53 @@
+//! What the kernel tells the daemon of cgroups that come, go and gain tasks.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
+
+use crate::identity::AgentId;
+
+/// What happened to a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(u8)]
+pub enum CgroupEventKind {
+    /// It was made.
+    Created = 0,
+    /// It was removed.
+    Removed = 1,
+    /// A task moved into it; its open sockets may carry another identity's tag.
+    TaskAttached = 2,
+}
+
+/// Bytes of a cgroup path that an event holds.
+pub const CGROUP_PATH_BYTES: usize = 512;
+
+/// One record of the cgroup ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CgroupEvent {
+    /// Id of the cgroup.
+    pub cgroup_id: u64,
+    /// Length of the path with its NUL; a path that fills the buffer may be cut.
+    pub path_len: u32,
+    /// What happened.
+    pub kind: CgroupEventKind,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Path below the root of the hierarchy, NUL terminated.
+    pub path: [u8; CGROUP_PATH_BYTES],
+}
+
+/// Key of the label map: one cgroup in one generation slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LabelKey {
+    /// Id of the cgroup.
+    pub cgroup_id: u64,
+    /// 0 or 1: the low bit of the generation.
+    pub slot: u64,
+}
+
+/// Whom a labelled cgroup and all below it belong to.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Label(pub AgentId);

@@ -1,0 +1,70 @@
+//! What the kernel knows of an identity.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Number of an identity: stable for its name within one boot, never reused.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(transparent)]
+pub struct AgentId(pub u32);
+
+impl AgentId {
+    /// No identity yet: a socket or cgroup that nobody has looked at.
+    pub const NONE: Self = Self(0);
+    /// What no selector matches, outside the agents slice.
+    pub const UNKNOWN: Self = Self(1);
+    /// What no selector matches, inside the agents slice.
+    pub const UNKNOWN_AGENT: Self = Self(2);
+    /// The first id given to a named identity.
+    pub const FIRST_NAMED: Self = Self(3);
+}
+
+/// Denials take effect. Without it the identity is in audit mode: they are only recorded.
+pub const FLAG_ENFORCE: u32 = 1;
+/// Only what a rule allows is allowed. Without it everything is, and is counted.
+pub const FLAG_RESTRICTED: u32 = 1 << 1;
+/// May open raw sockets.
+pub const FLAG_RAW_SOCKETS: u32 = 1 << 2;
+/// The record is in use: the id names an identity of this generation.
+pub const FLAG_PRESENT: u32 = 1 << 3;
+
+/// An identity that does not end.
+pub const NEVER: u64 = u64::MAX;
+
+/// How one identity is judged in one generation.
+///
+/// A record without [`FLAG_PRESENT`] belongs to an identity that the generation no longer has; it is
+/// judged as unknown.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct IdentityRecord {
+    /// Nanoseconds of the boot clock (`CLOCK_BOOTTIME`) at which the identity ends, or [`NEVER`].
+    pub expires_ns: u64,
+    /// Which rules apply: identities with the same roles share a profile.
+    pub profile: u32,
+    /// `FLAG_*` bits.
+    pub flags: u32,
+}
+
+impl IdentityRecord {
+    /// Whether `flag` is set.
+    #[inline(always)]
+    pub const fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}

@@ -1,0 +1,26 @@
+//! Every promise to aya that a type may be copied to and from kernel maps as bytes.
+
+use crate::{
+    audit::Counters,
+    cgroup::{Label, LabelKey},
+    connection::Address,
+    identity::{AgentId, IdentityRecord},
+    policy::{RuleEntry, RuleKey},
+};
+
+// SAFETY: transparent over `[u8; 16]`.
+unsafe impl aya::Pod for Address {}
+// SAFETY: transparent over `u32`.
+unsafe impl aya::Pod for AgentId {}
+// SAFETY: `repr(C)` of u64s; `IntoBytes` proves that it has no padding.
+unsafe impl aya::Pod for Counters {}
+// SAFETY: `repr(C)`; `IntoBytes` proves that it has no padding and `FromBytes` that all bits are valid.
+unsafe impl aya::Pod for IdentityRecord {}
+// SAFETY: transparent over `AgentId`.
+unsafe impl aya::Pod for Label {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for LabelKey {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for RuleEntry {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for RuleKey {}

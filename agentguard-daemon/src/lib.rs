@@ -1,0 +1,11 @@
+//! The userspace side of agentguard: `hook → identity → policy → verdict → audit → sink`.
+
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod identity;
+pub mod kernel;
+pub mod policy;
+pub mod sink;

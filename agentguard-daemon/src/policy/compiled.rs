@@ -1,0 +1,235 @@
+//! What the compiler hands on: tables for the kernel, and the names behind their numbers.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use agentguard_common::{
+    connection::{Address, Protocol},
+    identity::IdentityRecord,
+    policy::{RuleEntry, RuleKey, Tables},
+};
+use jiff::Timestamp;
+
+/// One compiled policy, not yet bound to a generation of the kernel.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Class of each listed prefix; the longest prefix that holds an address decides.
+    pub addresses: Vec<AddressClass>,
+    /// Class of each TCP and UDP port.
+    pub ports: PortClasses,
+    /// The verdict cells, sorted by key.
+    pub rules: Vec<(RuleKey, RuleEntry)>,
+    /// `unknown`, `unknown-agent`, then the named identities sorted by name.
+    pub identities: Vec<CompiledIdentity>,
+    /// Where each rule stands: rule number `n` is at index `n - 1`.
+    pub rule_sources: Vec<RuleSource>,
+    /// `[defaults] agents-slice`.
+    pub agents_slice: String,
+}
+
+/// Index of `unknown` in [`Compiled::identities`].
+pub const UNKNOWN: usize = 0;
+/// Index of `unknown-agent` in [`Compiled::identities`].
+pub const UNKNOWN_AGENT: usize = 1;
+
+/// A prefix and its class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressClass {
+    /// Network address, host bits zero; IPv4 in mapped form.
+    pub address: Address,
+    /// Bits of `address` that count, 0 to 128: an IPv4 `/n` is `96 + n`.
+    pub length: u8,
+    /// Its class.
+    pub class: u32,
+}
+
+/// Class of each port, by protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortClasses {
+    /// 65,536 classes.
+    pub tcp: Vec<u16>,
+    /// 65,536 classes.
+    pub udp: Vec<u16>,
+}
+
+/// A place in a policy file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+/// A rule as the user knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSource {
+    /// Name for people and logs: `invoice-sync.egress[0]`.
+    pub name: String,
+    /// Where it is written.
+    pub location: Location,
+}
+
+/// Class of an identity.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// An AI agent.
+    Agent,
+    /// A build or test job.
+    Ci,
+    /// A scheduled job.
+    Cron,
+    /// A long-running service.
+    Service,
+    /// A person.
+    Human,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Whether denials take effect.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// They do.
+    Enforce,
+    /// They are recorded, and everything passes.
+    Audit,
+}
+
+/// One identity, ready for the kernel.
+#[derive(Clone, Debug)]
+pub struct CompiledIdentity {
+    /// Its name, unique in the policy.
+    pub name: String,
+    /// Its class.
+    pub class: Class,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// Where it runs: `prod`, `staging`, …
+    pub environment: Option<String>,
+    /// Names of its roles, sorted.
+    pub roles: Vec<String>,
+    /// Whether denials take effect.
+    pub mode: Mode,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+    /// How processes become it; empty for the built-in identities.
+    pub selectors: Vec<Selector>,
+    /// `FLAG_*` bits of its record.
+    pub flags: u32,
+    /// Its profile; 0 has no rules.
+    pub profile: u32,
+    /// Where it is written; `None` for a built-in identity that no file mentions.
+    pub location: Option<Location>,
+}
+
+impl CompiledIdentity {
+    /// Its kernel record, ending at `expires_ns` of the boot clock.
+    #[must_use]
+    pub fn record(&self, expires_ns: u64) -> IdentityRecord {
+        IdentityRecord {
+            expires_ns,
+            profile: self.profile,
+            flags: self.flags,
+        }
+    }
+}
+
+/// One `match` table: every key it has must match.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// Glob over the unit that the last component of a cgroup path names.
+    pub systemd_unit: Option<globset::GlobMatcher>,
+    /// Glob over the cgroup path below the cgroup root, with a leading slash. `*` stays within one
+    /// component, `**` crosses them.
+    pub cgroup: Option<globset::GlobMatcher>,
+    /// Where it is written.
+    pub location: Location,
+}
+
+/// A compiled policy as the kernel would look it up: for `explain` and for tests.
+#[derive(Debug)]
+pub struct CompiledTables<'a> {
+    compiled: &'a Compiled,
+    addresses: HashMap<(u8, Address), u32>,
+    lengths: Vec<u8>,
+    rules: HashMap<RuleKey, RuleEntry>,
+}
+
+impl<'a> CompiledTables<'a> {
+    /// Indexes `compiled`.
+    #[must_use]
+    pub fn new(compiled: &'a Compiled) -> Self {
+        let addresses: HashMap<_, _> = compiled
+            .addresses
+            .iter()
+            .map(|entry| ((entry.length, entry.address), entry.class))
+            .collect();
+        let mut lengths: Vec<u8> = compiled
+            .addresses
+            .iter()
+            .map(|entry| entry.length)
+            .collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
+        Self {
+            compiled,
+            addresses,
+            lengths,
+            rules: compiled.rules.iter().copied().collect(),
+        }
+    }
+}
+
+impl Tables for CompiledTables<'_> {
+    fn address_class(&self, address: &Address) -> u32 {
+        let bits = u128::from_be_bytes(address.0);
+        self.lengths
+            .iter()
+            .find_map(|&length| {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                self.addresses
+                    .get(&(length, Address((bits & mask).to_be_bytes())))
+                    .copied()
+            })
+            .unwrap_or(0)
+    }
+
+    fn port_class(&self, protocol: Protocol, port: u16) -> u16 {
+        let classes = match protocol {
+            Protocol::Tcp => &self.compiled.ports.tcp,
+            Protocol::Udp => &self.compiled.ports.udp,
+            Protocol::Icmp | Protocol::Other => return 0,
+        };
+        classes.get(usize::from(port)).copied().unwrap_or(0)
+    }
+
+    fn rule(&self, key: &RuleKey) -> Option<RuleEntry> {
+        self.rules.get(key).copied()
+    }
+}

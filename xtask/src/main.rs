@@ -1,0 +1,3 @@
+//! Set-up, build, demo, test and bench of agentguard.
+
+fn main() {}
