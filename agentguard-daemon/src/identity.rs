@@ -1,1 +1,5 @@
-//! To come.
+//! Who is who: which cgroup belongs to which identity, and which number the kernel knows it by.
+
+pub mod cgroups;
+pub mod registry;
+pub mod select;
