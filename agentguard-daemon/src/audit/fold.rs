@@ -140,3 +140,6 @@ impl Fold {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
