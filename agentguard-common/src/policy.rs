@@ -55,16 +55,20 @@ impl RuleEntry {
     #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
-        (self.rule as u64) << 1 | self.allow as u64
+        (self.rule as u64) | (self.allow as u64) << 32
     }
 
     /// From [`RuleEntry::to_word`].
     #[inline(always)]
     #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the upper half is cut on purpose"
+    )]
     pub const fn from_word(word: u64) -> Self {
         Self {
-            rule: (word >> 1) as u32,
-            allow: word & 1 == 1,
+            rule: word as u32,
+            allow: word >> 32 == 1,
         }
     }
 }
