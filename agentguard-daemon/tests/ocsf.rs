@@ -1,5 +1,7 @@
 //! One event of each kind, and hostile ones, against the published OCSF 1.8.0 schemas.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agentguard_common::{
