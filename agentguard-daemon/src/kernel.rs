@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod error;
 pub mod events;
+pub mod object;
 pub mod support;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use agentguard_common::{audit::Counters, identity::AgentId, identity::IdentityRe
 pub use self::{
     error::KernelError,
     events::{AuditRing, CgroupRing},
+    object::OBJECT,
 };
 use crate::policy::compiled::Compiled;
 
