@@ -50,7 +50,7 @@ fn kernel_documentation(compiler: &Compiler) -> Result<()> {
     cargo.arg("doc");
     command::run(
         build::on_kernel_crate(&mut cargo, compiler)?
-            .arg("--no-deps")
+            .args(["--release", "--no-deps"])
             .env("RUSTDOC", compiler.rustc.with_file_name("rustdoc"))
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )
