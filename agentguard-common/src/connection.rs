@@ -38,6 +38,16 @@ impl Address {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
+    /// From four words as the kernel keeps an IPv6 address: each in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        let [a, b, c, d] = words;
+        let high = (a as u64) | (b as u64) << 32;
+        let low = (c as u64) | (d as u64) << 32;
+        Self(((high as u128) | (low as u128) << 64).to_le_bytes())
+    }
+
     /// The address as one number, so that comparing two needs no loop in the kernel.
     #[inline(always)]
     const fn bits(&self) -> u128 {

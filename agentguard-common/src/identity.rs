@@ -72,3 +72,6 @@ impl IdentityRecord {
         self.flags & flag != 0
     }
 }
+
+// As in `audit.rs`.
+const _: () = assert!(size_of::<IdentityRecord>() == 16);

@@ -40,10 +40,7 @@ pub(super) fn remote_v4(context: &SockAddrContext) -> Address {
 #[inline(always)]
 pub(super) fn remote_v6(context: &SockAddrContext) -> Address {
     // SAFETY: as above.
-    let [a, b, c, d] = unsafe { (*context.sock_addr).user_ip6 };
-    let high = u64::from(a) | u64::from(b) << 32;
-    let low = u64::from(c) | u64::from(d) << 32;
-    Address((u128::from(high) | u128::from(low) << 64).to_ne_bytes())
+    Address::from_words(unsafe { (*context.sock_addr).user_ip6 })
 }
 
 /// The port that the call names, in host byte order.

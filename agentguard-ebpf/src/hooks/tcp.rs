@@ -69,10 +69,7 @@ fn open_accepted(context: &SockOpsContext) {
     let remote = if context.family() == AF_INET {
         Address::from_v4(context.remote_ip4().to_ne_bytes())
     } else {
-        let [a, b, c, d] = context.remote_ip6();
-        let high = u64::from(a) | u64::from(b) << 32;
-        let low = u64::from(c) | u64::from(d) << 32;
-        Address((u128::from(high) | u128::from(low) << 64).to_ne_bytes())
+        remote_v6(context)
     };
     let connection = Connection {
         direction: Direction::Ingress,
@@ -93,6 +90,20 @@ fn open_accepted(context: &SockOpsContext) {
         Hook::SockOps,
         now_ns,
     );
+}
+
+/// The remote IPv6 address. The kernel lets only single words of it be read (`sock_ops_is_valid_access`),
+/// so the compiler must not join them.
+#[inline(always)]
+fn remote_v6(context: &SockOpsContext) -> Address {
+    // SAFETY: the context of the running program.
+    Address::from_words(unsafe {
+        let word = |index: usize| {
+            let words = (&raw const (*context.ops).remote_ip6).cast::<u32>();
+            core::ptr::read_volatile(words.add(index))
+        };
+        [word(0), word(1), word(2), word(3)]
+    })
 }
 
 #[inline(always)]
