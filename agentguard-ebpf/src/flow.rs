@@ -3,7 +3,6 @@
 use agentguard_common::{
     audit::{EventKind, Hook},
     connection::{Address, Connection, Protocol},
-    verdict::{Reason, Verdict},
 };
 use aya_ebpf::EbpfContext;
 
@@ -29,26 +28,25 @@ pub fn open(
     hook: Hook,
     now_ns: u64,
 ) {
-    if judgement.decision.verdict == Verdict::Allow {
-        if tag.flow.is_to(
-            &connection.remote,
-            connection.remote_port,
-            connection.protocol,
-        ) && tag.flow.generation == active.generation
-        {
+    let decision = judgement.decision;
+    if judgement.passes() {
+        if tag.flow.continues(active, connection, decision.verdict) {
             return;
         }
         close(context, active, tag, hook, now_ns);
-        tag.flow.opened_ns = now_ns;
-        tag.flow.remote = connection.remote;
-        tag.flow.remote_port = connection.remote_port;
-        tag.flow.local_port = connection.local_port;
-        tag.flow.direction = connection.direction as u8;
-        tag.flow.protocol = connection.protocol as u8;
-        tag.flow.rule = judgement.decision.rule;
-        tag.flow.generation = active.generation;
+        let flow = &mut tag.flow;
+        flow.opened_ns = now_ns;
+        flow.remote = connection.remote;
+        flow.remote_port = connection.remote_port;
+        flow.local_port = connection.local_port;
+        flow.direction = connection.direction;
+        flow.protocol = connection.protocol;
+        flow.verdict = decision.verdict;
+        flow.reason = decision.reason;
+        flow.rule = decision.rule;
+        flow.generation = active.generation;
         // SAFETY: an aligned u64 of a live map value.
-        unsafe { atomic::exchange(&raw mut tag.flow.open, 1) };
+        unsafe { atomic::exchange(&raw mut flow.open, 1) };
     }
     let subject = Subject {
         kind: EventKind::Connection,
@@ -99,25 +97,22 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
     };
     let flow = &tag.flow;
     // `connect()` on a UDP socket sends nothing; name resolution does it only to sort addresses.
-    if flow.protocol() != Protocol::Tcp && totals.packets_out == 0 && totals.packets_in == 0 {
+    if !matches!(flow.protocol, Protocol::Tcp) && totals.packets_out == 0 && totals.packets_in == 0
+    {
         return;
     }
     let ground = Ground {
         identity: tag.identity,
         generation: flow.generation,
-        verdict: Verdict::Allow,
-        reason: if flow.rule == 0 {
-            Reason::Unrestricted
-        } else {
-            Reason::Rule
-        },
+        verdict: flow.verdict,
+        reason: flow.reason,
         rule: flow.rule,
     };
     let subject = Subject {
         kind: EventKind::Closed,
         hook,
-        direction: flow.direction(),
-        protocol: flow.protocol(),
+        direction: flow.direction,
+        protocol: flow.protocol,
         local: Address::default(),
         remote: flow.remote,
         local_port: flow.local_port,

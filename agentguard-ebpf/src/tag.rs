@@ -3,8 +3,9 @@
 use core::ffi::c_void;
 
 use agentguard_common::{
-    connection::{Address, Direction, Protocol},
+    connection::{Address, Connection, Direction, Protocol},
     identity::{AgentId, FLAG_RESTRICTED},
+    verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
     helpers::generated::bpf_get_current_cgroup_id,
@@ -46,13 +47,14 @@ pub struct Flow {
     pub remote: Address,
     pub remote_port: u16,
     pub local_port: u16,
-    /// [`Direction`] and [`Protocol`] as numbers.
-    pub direction: u8,
-    pub protocol: u8,
-    pub reserved: u16,
-    /// The rule that allowed it, and the generation that numbered the rule.
+    pub direction: Direction,
+    pub protocol: Protocol,
+    /// How it was judged as it opened, by which rule, and in which generation. It passed, so the
+    /// verdict is an allow or a would-be denial.
+    pub verdict: Verdict,
+    pub reason: Reason,
     pub rule: u32,
-    pub reserved_rule: u32,
+    pub reserved: u32,
     pub generation: u64,
 }
 
@@ -65,17 +67,18 @@ pub struct Passed {
     sequence: u64,
     generation: u64,
     remote: [u64; 2],
-    /// Identity and both ports.
+    /// What [`ends`] packs.
     ends: u64,
 }
 
-/// What a socket carries. All zero when the kernel makes it.
+/// What a socket carries. All zero when the kernel makes it, which is a valid value of every field;
+/// only typed code writes it.
 #[repr(C)]
 pub struct Tag {
     /// Whose socket it is.
     pub identity: AgentId,
-    /// An [`Origin`] as a number.
-    pub origin: u32,
+    /// How it came to its peer.
+    pub origin: Origin,
     /// The task that last made a call judged with this tag.
     pub cgroup_id: u64,
     pub pid: u32,
@@ -125,47 +128,19 @@ impl Tag {
             self.comm = comm;
         }
     }
-
-    /// How the socket came to its peer.
-    #[inline(always)]
-    pub const fn origin(&self) -> Origin {
-        match self.origin {
-            1 => Origin::Outbound,
-            2 => Origin::Inbound,
-            _ => Origin::Unseen,
-        }
-    }
 }
 
 impl Flow {
-    /// Whether the flow is open to this peer: one more packet or call to it is a plain repeat.
+    /// Whether the flow is open to this peer and was judged so in this generation: then one more
+    /// packet or call is a plain repeat.
     #[inline(always)]
-    pub fn is_to(&self, remote: &Address, remote_port: u16, protocol: Protocol) -> bool {
+    pub fn continues(&self, active: Active, connection: &Connection, verdict: Verdict) -> bool {
         self.open == 1
-            && words(&self.remote) == words(remote)
-            && self.remote_port == remote_port
-            && self.protocol == protocol as u8
-    }
-
-    /// Direction it was opened in.
-    #[inline(always)]
-    pub const fn direction(&self) -> Direction {
-        if self.direction == Direction::Ingress as u8 {
-            Direction::Ingress
-        } else {
-            Direction::Egress
-        }
-    }
-
-    /// Its protocol.
-    #[inline(always)]
-    pub const fn protocol(&self) -> Protocol {
-        match self.protocol {
-            0 => Protocol::Tcp,
-            1 => Protocol::Udp,
-            2 => Protocol::Icmp,
-            _ => Protocol::Other,
-        }
+            && words(&self.remote) == words(&connection.remote)
+            && self.remote_port == connection.remote_port
+            && self.protocol as u8 == connection.protocol as u8
+            && self.verdict as u8 == verdict as u8
+            && self.generation == active.generation
     }
 }
 
@@ -213,10 +188,13 @@ impl Passed {
     }
 }
 
-/// Identity and ports of a judgement in one word.
+/// Identity, protocol and ports of a judgement in one word. Identities take 13 bits of their 24.
 #[inline(always)]
-pub const fn ends(identity: AgentId, remote_port: u16, local_port: u16) -> u64 {
-    (identity.0 as u64) << 32 | (remote_port as u64) << 16 | local_port as u64
+pub const fn ends(identity: AgentId, protocol: Protocol, remote_port: u16, local_port: u16) -> u64 {
+    (protocol as u64) << 56
+        | (identity.0 as u64) << 32
+        | (remote_port as u64) << 16
+        | local_port as u64
 }
 
 #[inline(always)]

@@ -1,11 +1,10 @@
 //! Builds the kernel programs, then the daemon that embeds them.
 
-use std::{env::consts::ARCH, fs, path::PathBuf};
+use std::{env::consts::ARCH, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
 use crate::{command, setup, toolchain::Compiler, workspace};
-use std::process::Command;
 
 /// How to build.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -17,7 +16,7 @@ pub(crate) struct Options {
 
 /// Builds everything and returns the path of the `agentguard` binary.
 pub(crate) fn run(options: &Options) -> Result<PathBuf> {
-    kernel_programs(&setup::run()?)?;
+    kernel_programs(&setup::kernel_toolchain()?)?;
     let mut cargo = command::cargo(["build", "--package", "agentguard-daemon"]);
     if options.release {
         cargo.arg("--release");
@@ -29,7 +28,9 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
 
 /// Builds the kernel programs to where the daemon's build script looks for them.
 pub(crate) fn kernel_programs(compiler: &Compiler) -> Result<()> {
-    command::run(kernel_cargo(compiler, "build")?.arg("--release"))?;
+    let mut cargo = Command::new(&compiler.cargo);
+    cargo.arg("build");
+    command::run(on_kernel_crate(&mut cargo, compiler)?.arg("--release"))?;
     let built = kernel_target().join("bpfel-unknown-none/release/agentguard-ebpf");
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let embedded = workspace::kernel_object();
@@ -41,24 +42,27 @@ pub(crate) fn kernel_programs(compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
-/// A cargo command on the kernel crate for its target.
-pub(crate) fn kernel_cargo(compiler: &Compiler, subcommand: &str) -> Result<Command> {
+/// Makes a cargo command work on the kernel crate, for its target and with its compiler.
+pub(crate) fn on_kernel_crate<'a>(
+    cargo: &'a mut Command,
+    compiler: &Compiler,
+) -> Result<&'a mut Command> {
     let rustflags = [
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
         &format!("--cfg=bpf_target_arch=\"{ARCH}\""),
     ];
-    let mut cargo = Command::new(&compiler.cargo);
-    cargo
-        .arg(subcommand)
+    Ok(cargo
         .args([
+            "--locked",
             "--target",
             "bpfel-unknown-none",
             "-Zbuild-std=core",
             "--target-dir",
         ])
         .arg(kernel_target())
-        .current_dir(workspace::root().join("agentguard-ebpf"))
+        .current_dir(workspace::kernel_crate())
+        .env("CARGO", &compiler.cargo)
         .env("RUSTC", &compiler.rustc)
         // `-Z` on any channel: Debian's compiler is a stable one.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -66,8 +70,7 @@ pub(crate) fn kernel_cargo(compiler: &Compiler, subcommand: &str) -> Result<Comm
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", compiler.linker()?)
         // What the cargo that started xtask has set for its own toolchain.
         .env_remove("LD_LIBRARY_PATH")
-        .env_remove("RUSTUP_TOOLCHAIN");
-    Ok(cargo)
+        .env_remove("RUSTUP_TOOLCHAIN"))
 }
 
 fn kernel_target() -> PathBuf {

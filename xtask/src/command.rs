@@ -51,7 +51,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-fn describe(command: &Command) -> String {
+/// A command as a person would type it, and where.
+pub(crate) fn describe(command: &Command) -> String {
     let words = [command.get_program()]
         .into_iter()
         .chain(command.get_args());

@@ -7,8 +7,12 @@
 )]
 
 mod build;
+mod ci;
 mod command;
 mod setup;
+mod test;
+#[cfg(test)]
+mod tidy;
 mod toolchain;
 mod workspace;
 
@@ -22,11 +26,21 @@ enum Task {
     Setup,
     /// Build the kernel programs and the daemon that embeds them.
     Build(build::Options),
+    /// Run every test, those on the running kernel included. Needs root.
+    Test {
+        /// Passed on to the end-to-end tests, such as a part of a name.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Check style, lints and documentation, then run every test: what CI runs.
+    Ci,
 }
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
-        Task::Setup => setup::run().map(drop),
+        Task::Setup => setup::kernel_toolchain().map(drop),
         Task::Build(options) => build::run(&options).map(drop),
+        Task::Test { filter } => test::run(&filter),
+        Task::Ci => ci::run(),
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! What is there is found by looking at files, so that a second run costs nothing.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
@@ -19,7 +22,7 @@ struct Missing {
 }
 
 /// Finds or installs the compiler of the kernel programs and its bpf-linker.
-pub(crate) fn run() -> Result<Compiler> {
+pub(crate) fn kernel_toolchain() -> Result<Compiler> {
     for nightly in toolchain::rustup_nightlies()? {
         let linkable = nightly.linker()?.exists()
             || has_llvm(&nightly)
@@ -35,7 +38,7 @@ pub(crate) fn run() -> Result<Compiler> {
         );
     }
     if toolchain::distribution()?.is_none() {
-        let purpose = "compiler for the kernel programs, with the source of `core`";
+        let purpose = "compiler of the kernel programs, with the source of `core`";
         install(
             &["rustc-web", "cargo-web", "rust-web-src"].map(|package| Missing {
                 package: package.to_owned(),
@@ -48,6 +51,114 @@ pub(crate) fn run() -> Result<Compiler> {
     )?;
     install_linker(&compiler)?;
     Ok(compiler)
+}
+
+/// Installs the programs that the end-to-end tests run.
+pub(crate) fn end_to_end_tools() -> Result<()> {
+    install_programs(&[("ip", "iproute2", "network namespaces of the tests")])
+}
+
+/// Installs what `python3 -m venv` needs.
+pub(crate) fn python_environments() -> Result<()> {
+    let usable = Command::new("python3")
+        .args(["-c", "import ensurepip, venv"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if usable {
+        return Ok(());
+    }
+    install(&[Missing {
+        package: "python3-venv".to_owned(),
+        purpose: "to fetch the published OCSF schemas, which tests validate against",
+    }])
+}
+
+/// `cargo fmt` and `cargo clippy` for the workspace.
+pub(crate) struct Linters {
+    /// The distribution's programs, where the cargo in use has none.
+    distribution: bool,
+}
+
+impl Linters {
+    /// A `cargo fmt` at the root.
+    pub(crate) fn fmt(&self) -> Command {
+        self.subcommand("fmt")
+    }
+
+    /// A `cargo clippy` at the root.
+    pub(crate) fn clippy(&self) -> Command {
+        self.subcommand("clippy")
+    }
+
+    fn subcommand(&self, name: &str) -> Command {
+        if !self.distribution {
+            return command::cargo([name]);
+        }
+        let mut command = Command::new(format!("/usr/bin/cargo-{name}"));
+        command
+            .arg(name)
+            .current_dir(crate::workspace::root())
+            .env("CARGO", "/usr/bin/cargo")
+            .env("RUSTC", "/usr/bin/rustc")
+            .env_remove("LD_LIBRARY_PATH");
+        command
+    }
+}
+
+/// Finds or installs the linters for the workspace.
+pub(crate) fn linters() -> Result<Linters> {
+    let has = |name| {
+        command::cargo([name, "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if has("fmt") && has("clippy") {
+        return Ok(Linters {
+            distribution: false,
+        });
+    }
+    install_programs(&[
+        (
+            "/usr/bin/rustc",
+            "rustc-web",
+            "compiler that clippy belongs to",
+        ),
+        (
+            "/usr/bin/cargo",
+            "cargo-web",
+            "compiler that clippy belongs to",
+        ),
+        (
+            "/usr/bin/cargo-fmt",
+            "rustfmt-web",
+            "cargo in use has no `cargo fmt`",
+        ),
+        (
+            "/usr/bin/cargo-clippy",
+            "rust-web-clippy",
+            "cargo in use has no `cargo clippy`",
+        ),
+    ])?;
+    Ok(Linters { distribution: true })
+}
+
+/// Finds or installs the clippy of the kernel compiler; returns its `cargo-clippy`.
+pub(crate) fn kernel_linters(compiler: &Compiler) -> Result<PathBuf> {
+    let clippy = compiler.cargo.with_file_name("cargo-clippy");
+    if clippy.exists() {
+        return Ok(clippy);
+    }
+    if !clippy.starts_with("/usr") {
+        bail!(
+            "{} is missing: add the rustup component clippy",
+            clippy.display()
+        );
+    }
+    install(&[Missing {
+        package: "rust-web-clippy".to_owned(),
+        purpose: "lints of the kernel programs",
+    }])?;
+    Ok(clippy)
 }
 
 /// Builds bpf-linker with the LLVM of the compiler, unless an earlier run did.
@@ -74,10 +185,16 @@ fn install_linker(compiler: &Compiler) -> Result<()> {
     );
     let feature = format!("llvm-{llvm}");
     command::run(
-        command::cargo(["install", "bpf-linker", "--locked", "--no-default-features"])
-            .args(["--version", BPF_LINKER, "--features", &feature, "--root"])
-            .arg(root)
-            .env("LLVM_PREFIX", compiler.llvm_prefix()),
+        command::cargo([
+            "install",
+            "bpf-linker",
+            "--quiet",
+            "--locked",
+            "--no-default-features",
+        ])
+        .args(["--version", BPF_LINKER, "--features", &feature, "--root"])
+        .arg(root)
+        .env("LLVM_PREFIX", compiler.llvm_prefix()),
     )
 }
 
@@ -92,6 +209,22 @@ fn knows_package(package: &str) -> bool {
         .args(["show", "--quiet", "--no-all-versions", package])
         .output()
         .is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+}
+
+/// Installs the packages of programs that are not there: (program, package, purpose).
+fn install_programs(programs: &[(&str, &str, &'static str)]) -> Result<()> {
+    let missing: Vec<Missing> = programs
+        .iter()
+        .filter(|(program, ..)| command::find(program).is_none())
+        .map(|&(_, package, purpose)| Missing {
+            package: package.to_owned(),
+            purpose,
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
 }
 
 /// Installs Debian packages, or says which are missing where it can't.

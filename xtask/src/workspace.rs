@@ -12,6 +12,11 @@ pub(crate) fn root() -> &'static Path {
         .unwrap_or_else(|| Path::new("/"))
 }
 
+/// The crate of the kernel programs, a workspace of its own.
+pub(crate) fn kernel_crate() -> PathBuf {
+    root().join("agentguard-ebpf")
+}
+
 /// The target directory, which cargo lets the environment move.
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))

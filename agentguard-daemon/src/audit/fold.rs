@@ -134,6 +134,10 @@ impl Fold {
         self.ends.front().map(|(end, _)| *end)
     }
 
+    #[expect(
+        clippy::vec_box,
+        reason = "records stay boxed from here to `AuditRecord`"
+    )]
     fn end_oldest(&mut self, ready: &mut Vec<Box<ConnectionRecord>>) {
         if let Some((_, key)) = self.ends.pop_front() {
             ready.extend(self.windows.remove(&key).flatten());

@@ -21,6 +21,10 @@ use super::{
 pub struct Trail {
     names: Directory,
     fold: Fold,
+    #[expect(
+        clippy::vec_box,
+        reason = "records stay boxed from the fold to `AuditRecord`"
+    )]
     ready: Vec<Box<ConnectionRecord>>,
     accounts: Accounts,
     encoder: Encoder,

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use agentguard_common::{
     capacity::{MAX_ADDRESSES, MAX_IDENTITIES, MAX_RULES},
     connection::Direction,
-    identity::{AgentId, FLAG_ENFORCE, FLAG_PRESENT, FLAG_RAW_SOCKETS, FLAG_RESTRICTED},
+    identity::{
+        AgentId, FLAG_ENFORCE, FLAG_PRESENT, FLAG_QUIET, FLAG_RAW_SOCKETS, FLAG_RESTRICTED,
+    },
 };
 
 use self::{
@@ -266,9 +268,11 @@ fn compile_identities(policy: &Policy, profiles: &Profiles<'_>) -> Vec<CompiledI
 }
 
 fn built_in(name: &str, class: Class, default: Effect) -> CompiledIdentity {
-    let restricted = match default {
-        Effect::Allow => 0,
-        Effect::Deny => FLAG_RESTRICTED,
+    let flags = match (default, class) {
+        (Effect::Deny, _) => FLAG_RESTRICTED,
+        // Nobody asks about the rest of the host; what runs in the agents slice is asked about.
+        (Effect::Allow, Class::Unknown) => FLAG_QUIET,
+        (Effect::Allow, _) => 0,
     };
     CompiledIdentity {
         name: name.to_owned(),
@@ -280,7 +284,7 @@ fn built_in(name: &str, class: Class, default: Effect) -> CompiledIdentity {
         mode: Mode::Enforce,
         expires: None,
         selectors: Vec::new(),
-        flags: FLAG_PRESENT | FLAG_ENFORCE | restricted,
+        flags: FLAG_PRESENT | FLAG_ENFORCE | flags,
         profile: 0,
         location: None,
     }

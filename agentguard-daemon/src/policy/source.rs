@@ -250,15 +250,15 @@ impl Sources {
 /// Why a file does not count.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
-    #[error("cannot be read: {0}")]
+    #[error("the file cannot be read: {0}")]
     Io(#[from] io::Error),
-    #[error("is {0}, not a regular file")]
+    #[error("this is {0}, not a regular file")]
     NotRegular(&'static str),
-    #[error("is larger than {} MiB", MAX_FILE_BYTES >> 20)]
+    #[error("the file is larger than {} MiB", MAX_FILE_BYTES >> 20)]
     TooLarge,
-    #[error("starts with {0}")]
+    #[error("the file starts with {0}")]
     ByteOrderMark(&'static str),
-    #[error("is not UTF-8 from here on")]
+    #[error("the file is not UTF-8 from here on")]
     Encoding { readable: String },
 }
 

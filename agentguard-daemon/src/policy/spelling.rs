@@ -6,7 +6,7 @@ pub(super) fn nearest<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let normal = normalize(word);
-    let allowed = (normal.chars().count() / 3).max(1);
+    let allowed = ((normal.chars().count() + 1) / 3).max(1);
     candidates
         .into_iter()
         .map(|candidate| (distance(&normal, &normalize(candidate)), candidate))
@@ -65,6 +65,7 @@ mod tests {
         let keys = ["zones", "addresses", "ports", "deny"];
         assert_eq!(nearest("zone", keys), Some("zones"));
         assert_eq!(nearest("Adresses", keys), Some("addresses"));
+        assert_eq!(nearest("prots", keys), Some("ports"));
         assert_eq!(nearest("protocol", keys), None);
         assert_eq!(nearest("x", keys), None);
         assert_eq!(nearest("raw_sockets", ["raw-sockets"]), Some("raw-sockets"));

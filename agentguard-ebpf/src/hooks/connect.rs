@@ -89,25 +89,23 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
         },
     };
     let now_ns = clock::now_ns();
+    let ends = tag::ends(
+        caller,
+        connection.protocol,
+        connection.remote_port,
+        local_port,
+    );
     let passed_before = caller == tag.identity
         && now_ns < active.record(caller).expires_ns
-        && tag.passed[0].holds(
-            active.generation,
-            &connection.remote,
-            tag::ends(caller, connection.remote_port, local_port),
-        )
-        && tag.flow.is_to(
-            &connection.remote,
-            connection.remote_port,
-            connection.protocol,
-        );
+        && tag.passed[0].holds(active.generation, &connection.remote, ends)
+        && tag.flow.continues(active, &connection, tag.flow.verdict);
     if passed_before {
         return PASS;
     }
     let judgement = Judgement::of_both(active, caller, tag.identity, &connection, now_ns);
     tag.note_task();
     tag.claim(active, caller);
-    tag.origin = Origin::Outbound as u32;
+    tag.origin = Origin::Outbound;
     flow::open(context, active, &judgement, tag, &connection, hook, now_ns);
     if judgement.passes() { PASS } else { REFUSE }
 }

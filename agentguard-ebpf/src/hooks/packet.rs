@@ -11,12 +11,9 @@ use agentguard_common::{
     policy::NO_RULE,
     verdict::{Decision, Reason, Verdict},
 };
-use aya_ebpf::{
-    bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, macros::cgroup_skb,
-    programs::SkBuffContext,
-};
+use aya_ebpf::{helpers::generated::bpf_sk_fullsock, macros::cgroup_skb, programs::SkBuffContext};
 
-use super::{PASS, REFUSE};
+use super::{PASS, REFUSE, SOCK_STREAM};
 use crate::{
     audit::{self, Subject},
     clock, flow,
@@ -77,9 +74,18 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
     if tag.identity == AgentId::NONE {
         tag.identity = identity::of_packet(active, context.skb.skb);
     }
+    // SAFETY: the verifier knows it as a socket and it is not null.
+    let (kind, protocol, state) = unsafe { ((*socket).type_, (*socket).protocol, (*socket).state) };
+    let tcp = kind == SOCK_STREAM && protocol == IPPROTO_TCP;
+    let packet = Packet {
+        context,
+        way,
+        tcp,
+        listening: tcp && state == TCP_LISTEN,
+    };
     let record = active.record(tag.identity);
     if !record.has(FLAG_RESTRICTED) && record.expires_ns == NEVER {
-        count(context, tag, way);
+        packet.count(tag);
         return PASS;
     }
     let headers = match Headers::read(context) {
@@ -98,15 +104,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
                 remote_port: 0,
                 local_port: 0,
             };
-            return refuse_or_pass(
-                context,
-                active,
-                tag,
-                way,
-                &judgement,
-                &nowhere,
-                clock::now_ns(),
-            );
+            return packet.refuse_or_pass(active, tag, &judgement, &nowhere, clock::now_ns());
         }
     };
     let (remote, remote_port, local_port) = match way {
@@ -121,14 +119,15 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
             headers.destination_port,
         ),
     };
-    let ends = tag::ends(tag.identity, remote_port, local_port);
-    let passed = &mut tag.passed[way as usize];
-    if record.expires_ns == NEVER && passed.holds(active.generation, &remote, ends) {
-        count(context, tag, way);
+    let ends = tag::ends(tag.identity, headers.protocol, remote_port, local_port);
+    // The clock is read only where it can matter.
+    let has_time = record.expires_ns == NEVER || clock::now_ns() < record.expires_ns;
+    if has_time && tag.passed[way as usize].holds(active.generation, &remote, ends) {
+        packet.count(tag);
         return PASS;
     }
     let connection = Connection {
-        direction: opened_in(socket, tag, way),
+        direction: packet.opened_in(tag),
         protocol: headers.protocol,
         remote,
         remote_port,
@@ -136,18 +135,15 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
     };
     let now_ns = clock::now_ns();
     // The answers to an allowed connection come in with it; what it may send is judged on the way out.
-    if way == Way::In
-        && connection.direction == Direction::Egress
-        && headers.protocol == Protocol::Tcp
-    {
-        count(context, tag, way);
+    if tcp && way == Way::In && connection.direction == Direction::Egress {
+        packet.count(tag);
         return PASS;
     }
     let mut judgement = Judgement::of(active, tag.identity, &connection, now_ns);
     if judgement.decision.verdict != Verdict::Allow
         && judgement.decision.reason == Reason::NoRule
-        && headers.protocol == Protocol::Tcp
-        && tag.origin() == Origin::Unseen
+        && tcp
+        && tag.origin == Origin::Unseen
     {
         // Nobody saw this connection open: it may be an accepted one.
         let accepted = Connection {
@@ -159,7 +155,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
     if judgement.decision.verdict != Verdict::Deny {
         tag.passed[way as usize].remember(active.generation, &remote, ends);
     }
-    refuse_or_pass(context, active, tag, way, &judgement, &connection, now_ns)
+    packet.refuse_or_pass(active, tag, &judgement, &connection, now_ns)
 }
 
 impl Way {
@@ -180,71 +176,96 @@ impl Way {
     }
 }
 
-/// Who opened the flow that a packet belongs to. Without a connection that is whoever sends it.
-#[inline(always)]
-fn opened_in(socket: *mut bpf_sock, tag: &Tag, way: Way) -> Direction {
-    // SAFETY: the verifier knows it as a socket and it is not null.
-    let (protocol, state) = unsafe { ((*socket).protocol, (*socket).state) };
-    if protocol != IPPROTO_TCP {
-        return way.direction();
-    }
-    if state == TCP_LISTEN || tag.origin() == Origin::Inbound {
-        Direction::Ingress
-    } else {
-        Direction::Egress
-    }
-}
-
-#[inline(always)]
-fn count(context: &SkBuffContext, tag: &mut Tag, way: Way) {
-    // SAFETY: the context of the running program.
-    let (bytes, segments) = unsafe { ((*context.skb.skb).len, (*context.skb.skb).gso_segs) };
-    flow::count(tag, way == Way::Out, bytes.into(), segments.max(1).into());
-}
-
-/// Records what is new about a packet, and says whether it goes on.
-#[inline(always)]
-fn refuse_or_pass(
-    context: &SkBuffContext,
-    active: Active,
-    tag: &mut Tag,
+/// One packet on its way through a socket.
+struct Packet<'a> {
+    context: &'a SkBuffContext,
     way: Way,
-    judgement: &Judgement,
-    connection: &Connection,
-    now_ns: u64,
-) -> i32 {
-    match judgement.decision.verdict {
-        // TCP flows are opened by `connect` and `sock_ops`; for them a pass here is a repeat.
-        Verdict::Allow if connection.protocol == Protocol::Tcp => {}
-        Verdict::Allow => {
-            flow::open(
-                context,
-                active,
-                judgement,
-                tag,
-                connection,
-                way.hook(),
-                now_ns,
-            );
+    /// Whether its socket is a TCP socket; a raw socket can carry TCP too.
+    tcp: bool,
+    /// Whether it belongs to a handshake: its socket is the listener, whose tag the accepted socket
+    /// will copy.
+    listening: bool,
+}
+
+impl Packet<'_> {
+    /// Who opened the flow that it belongs to. Without a connection that is whoever sends it.
+    #[inline(always)]
+    fn opened_in(&self, tag: &Tag) -> Direction {
+        if !self.tcp {
+            return self.way.direction();
         }
-        Verdict::Deny | Verdict::WouldDeny => {
-            let subject = Subject {
-                kind: EventKind::Connection,
-                hook: way.hook(),
-                direction: connection.direction,
-                protocol: connection.protocol,
-                local: Address::default(),
-                remote: connection.remote,
-                local_port: connection.local_port,
-                remote_port: connection.remote_port,
-            };
-            audit::record(context, active, judgement, Some(tag), &subject, now_ns);
+        if self.listening || tag.origin == Origin::Inbound {
+            Direction::Ingress
+        } else {
+            Direction::Egress
         }
     }
-    if judgement.passes() {
-        count(context, tag, way);
-        PASS
-    } else {
-        REFUSE
+
+    /// Adds it to the flow of its socket.
+    #[inline(always)]
+    fn count(&self, tag: &mut Tag) {
+        if self.listening {
+            return;
+        }
+        // SAFETY: the context of the running program.
+        let (bytes, segments) = unsafe {
+            (
+                (*self.context.skb.skb).len,
+                (*self.context.skb.skb).gso_segs,
+            )
+        };
+        flow::count(
+            tag,
+            self.way == Way::Out,
+            bytes.into(),
+            segments.max(1).into(),
+        );
+    }
+
+    /// Records what is new about it, and says whether it goes on.
+    #[inline(always)]
+    fn refuse_or_pass(
+        &self,
+        active: Active,
+        tag: &mut Tag,
+        judgement: &Judgement,
+        connection: &Connection,
+        now_ns: u64,
+    ) -> i32 {
+        match judgement.decision.verdict {
+            // TCP flows are opened by `connect` and `sock_ops`: for them a pass here is a repeat.
+            Verdict::Allow if self.tcp => {}
+            _ if self.listening => {
+                let subject = Subject {
+                    kind: EventKind::Connection,
+                    hook: self.way.hook(),
+                    direction: connection.direction,
+                    protocol: connection.protocol,
+                    local: Address::default(),
+                    remote: connection.remote,
+                    local_port: connection.local_port,
+                    remote_port: connection.remote_port,
+                };
+                audit::record(self.context, active, judgement, Some(tag), &subject, now_ns);
+            }
+            _ => {
+                let hook = self.way.hook();
+                flow::open(
+                    self.context,
+                    active,
+                    judgement,
+                    tag,
+                    connection,
+                    hook,
+                    now_ns,
+                );
+            }
+        }
+        if judgement.passes() {
+            self.count(tag);
+            PASS
+        } else {
+            REFUSE
+        }
     }
 }

@@ -65,7 +65,7 @@ fn open_accepted(context: &SockOpsContext) {
     let Some(tag) = tag::of_socket(socket.cast()) else {
         return;
     };
-    tag.origin = Origin::Inbound as u32;
+    tag.origin = Origin::Inbound;
     let remote = if context.family() == AF_INET {
         Address::from_v4(context.remote_ip4().to_ne_bytes())
     } else {

@@ -11,11 +11,6 @@ use agentguard_common::{
 use super::port::ClassedPorts;
 use crate::policy::Effect;
 
-/// Allow in a [`RuleEntry`].
-const ALLOW: u32 = 1;
-/// Deny in a [`RuleEntry`].
-const DENY: u32 = 0;
-
 /// A rule, and the classes that it covers.
 pub(super) struct ClassedRule {
     /// From 1, in the order of roles and of their files.
@@ -62,16 +57,13 @@ impl Cells {
     fn offer(&mut self, key: RuleKey, rule: &ClassedRule) {
         let entry = RuleEntry {
             rule: rule.number,
-            allow: match rule.effect {
-                Effect::Allow => ALLOW,
-                Effect::Deny => DENY,
-            },
+            allow: rule.effect == Effect::Allow,
         };
         let held = self.cells.entry(key).or_insert(entry);
         if held.allow == entry.allow {
             return;
         }
-        if entry.allow == DENY {
+        if !entry.allow {
             *held = entry;
         }
         self.restricting.insert(held.rule);

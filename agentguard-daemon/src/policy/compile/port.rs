@@ -48,11 +48,14 @@ impl PortSets {
     }
 
     pub(super) fn into_classes(self) -> PortTables {
+        let tables = PortClasses {
+            tcp: split(&self.tcp),
+            udp: split(&self.udp),
+        };
         PortTables {
-            tables: PortClasses {
-                tcp: split(&self.tcp),
-                udp: split(&self.udp),
-            },
+            tcp_runs: runs(&tables.tcp),
+            udp_runs: runs(&tables.udp),
+            tables,
         }
     }
 }
@@ -107,6 +110,10 @@ fn split(sets: &BTreeSet<Vec<(u16, u16)>>) -> Vec<u16> {
     let mut classes = vec![0_u16; 1 << 16];
     let mut sizes = vec![1_u32 << 16];
     for set in sets {
+        // What holds every port splits nothing.
+        if set.as_slice() == [(*EVERY.start(), *EVERY.end())] {
+            continue;
+        }
         let mut inside: BTreeMap<u16, u32> = BTreeMap::new();
         for &(first, last) in set {
             for class in range_of(&mut classes, first, last) {
@@ -143,25 +150,40 @@ fn range_of(classes: &mut [u16], first: u16, last: u16) -> &mut [u16] {
 /// The port classes of a policy.
 pub(super) struct PortTables {
     pub(super) tables: PortClasses,
+    tcp_runs: Vec<(u16, u16)>,
+    udp_runs: Vec<(u16, u16)>,
 }
 
 impl PortTables {
     /// The classes that a rule covers.
     pub(super) fn of(&self, ports: &RulePorts) -> ClassedPorts {
         ClassedPorts {
-            tcp: covered(&self.tables.tcp, &ports.tcp),
-            udp: covered(&self.tables.udp, &ports.udp),
+            tcp: covered(&self.tcp_runs, &ports.tcp),
+            udp: covered(&self.udp_runs, &ports.udp),
             icmp: ports.icmp,
             other: ports.other,
         }
     }
 }
 
-fn covered(classes: &[u16], ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
+/// First port and class of each run of ports of one class.
+fn runs(classes: &[u16]) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for (port, &class) in (0..=u16::MAX).zip(classes) {
+        if runs.last().is_none_or(|&(_, last)| last != class) {
+            runs.push((port, class));
+        }
+    }
+    runs
+}
+
+fn covered(runs: &[(u16, u16)], ranges: &[RangeInclusive<u16>]) -> Vec<u16> {
     let mut covered: BTreeSet<u16> = BTreeSet::new();
     for range in ranges {
-        let range = usize::from(*range.start())..usize::from(*range.end()) + 1;
-        covered.extend(classes.get(range).unwrap_or_default());
+        let from = runs.partition_point(|(first, _)| first <= range.start());
+        let to = runs.partition_point(|(first, _)| first <= range.end());
+        let inside = runs.get(from.saturating_sub(1)..to).unwrap_or_default();
+        covered.extend(inside.iter().map(|(_, class)| class));
     }
     covered.into_iter().collect()
 }

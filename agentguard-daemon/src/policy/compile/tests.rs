@@ -192,3 +192,16 @@ fn cells_are_sorted_and_the_same_each_time() {
     assert_eq!(first.addresses, second.addresses);
     assert!(first.rules.is_sorted_by_key(|&(key, _): &(RuleKey, _)| key));
 }
+
+#[test]
+fn only_the_unknown_rest_of_the_host_is_quiet() {
+    let quiet = |text: &str| -> Vec<bool> {
+        let flags = compiled(text).identities;
+        flags.iter().map(|i| i.flags & FLAG_QUIET != 0).collect()
+    };
+    assert_eq!(quiet(""), [true, false]);
+    let open = "[defaults]\nunknown-agent = \"allow\"\n\
+                [identities.a]\nclass = \"unknown\"\nmatch = [{ cgroup = \"/a\" }]\n";
+    assert_eq!(quiet(open), [true, false, false]);
+    assert_eq!(quiet("[defaults]\nunknown = \"deny\"\n"), [false, false]);
+}

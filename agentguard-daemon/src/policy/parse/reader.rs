@@ -213,6 +213,9 @@ impl<'a> Reader<'a> {
             self.wrong_type(found, key, "an array of tables", &mend);
             return Vec::new();
         };
+        if array.is_empty() {
+            self.error(found.span(), format!("`{key}` is empty"), mend.clone());
+        }
         let mut tables = Vec::new();
         for element in array.iter() {
             match element.get_ref().as_table() {
@@ -276,7 +279,7 @@ impl<'a> Reader<'a> {
             self.error(
                 found.span(),
                 format!("`{key}` is empty"),
-                format!("put something in it, or remove `{key}`"),
+                "put at least one entry in it".to_owned(),
             );
         }
         Some(texts)
