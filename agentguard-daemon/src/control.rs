@@ -1,1 +1,245 @@
-//! To come.
+//! What the daemon and its clients say to each other: one JSON line asks, JSON lines answer.
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod client;
+pub mod server;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    audit::Balance,
+    policy::compiled::{Class, Location, Mode},
+    sink::SinkStatus,
+};
+
+/// Bytes that a request may have, its newline included.
+pub const MAX_REQUEST_BYTES: usize = 64 << 10;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the daemon is.
+    Status {},
+    /// Whom the cgroups with processes belong to.
+    Ps {},
+    /// The last events.
+    Events {
+        /// Whether to go on with those to come.
+        #[serde(default)]
+        follow: bool,
+        /// Of this identity only.
+        #[serde(default)]
+        identity: Option<String>,
+        /// With this verdict only.
+        #[serde(default)]
+        verdict: Option<VerdictName>,
+        /// As OCSF, or else as a line for people.
+        #[serde(default)]
+        json: bool,
+    },
+    /// To load the policy anew.
+    Reload {
+        /// Whether to answer when it is in force, or else at once.
+        #[serde(default)]
+        wait: bool,
+    },
+}
+
+/// A verdict as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictName {
+    /// It passed.
+    Allow,
+    /// It was refused.
+    Deny,
+    /// It passed because the identity is in audit mode.
+    WouldDeny,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "kebab-case")]
+pub enum Response {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `ps`, in the order of the paths.
+    Cgroups {
+        /// Those that belong to somebody by a selector, or have processes.
+        cgroups: Vec<CgroupOwner>,
+    },
+    /// To `events`: one event, without its newline.
+    Event {
+        /// JSON, or a line for people.
+        line: String,
+    },
+    /// To `events`: that was all.
+    End {},
+    /// To `reload`: it has begun.
+    Accepted {},
+    /// To `reload`: the new policy is in force.
+    Reloaded {
+        /// Its generation.
+        generation: u64,
+    },
+    /// To `reload`: the old policy stays in force.
+    Rejected {
+        /// The generation of the old one.
+        generation: u64,
+        /// What is wrong with the new one, for people.
+        detail: String,
+    },
+    /// The request cannot be served.
+    Error {
+        /// Which way.
+        kind: ErrorKind,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Why a request cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// It is none.
+    BadRequest,
+    /// Not for this user.
+    NotPermitted,
+    /// It took the client too long.
+    TooSlow,
+    /// There are too many clients, or the daemon is stopping.
+    Unavailable,
+    /// Something that should work did not.
+    Failed,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The cgroup that everything judged lives below.
+    pub cgroup_root: PathBuf,
+    /// Generation in force.
+    pub generation: u64,
+    /// The policy files in force; none if that generation was adopted and could not be read anew.
+    pub policy_files: Vec<PathBuf>,
+    /// Why the last attempt to load a policy failed, if it did.
+    pub last_rejection: Option<String>,
+    /// What the kernel lacks.
+    pub degraded: Vec<String>,
+    /// The attached programs.
+    pub programs: Vec<String>,
+    /// Each identity in force.
+    pub identities: Vec<IdentityStatus>,
+    /// Agents against people.
+    pub totals: Vec<ClassTotal>,
+    /// Events that the kernel dropped or that did not decode, since the daemon started.
+    pub events_lost: u64,
+    /// Reports of new cgroups that did not decode, since the daemon started.
+    pub cgroup_events_lost: u64,
+    /// Where events go.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// An identity and what it did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct IdentityStatus {
+    /// Its number in the kernel.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: Class,
+    /// Whether denials take effect.
+    pub mode: Mode,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// When it ends.
+    pub expires: Option<String>,
+    /// Exact totals since the programs were first loaded.
+    pub counters: Totals,
+    /// Where its events went since the daemon started.
+    pub events: Balance,
+}
+
+/// All identities of one class together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClassTotal {
+    /// The class.
+    pub class: Class,
+    /// How many identities.
+    pub identities: u64,
+    /// Their sum.
+    pub counters: Totals,
+}
+
+/// What the kernel counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Totals {
+    /// Flows allowed.
+    pub allowed: u64,
+    /// Flows, packets, binds and sockets refused.
+    pub denied: u64,
+    /// What audit mode let pass.
+    pub would_deny: u64,
+    /// Flows closed.
+    pub closed: u64,
+    /// IP bytes sent by closed flows.
+    pub bytes_out: u64,
+    /// IP bytes received by closed flows.
+    pub bytes_in: u64,
+}
+
+/// Whom a cgroup belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CgroupOwner {
+    /// Path below the cgroup root.
+    pub path: String,
+    /// Its id.
+    pub id: u64,
+    /// Name of the identity.
+    pub identity: String,
+    /// Its class.
+    pub class: Class,
+    /// Why.
+    pub why: Why,
+    /// The processes in it.
+    pub pids: Vec<u32>,
+}
+
+/// Why a cgroup belongs to somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum Why {
+    /// A selector matches it.
+    Selector {
+        /// The selector as policy writes it.
+        selector: String,
+        /// Where.
+        location: Location,
+    },
+    /// It is the slice of the agents.
+    AgentsSlice,
+    /// It belongs to whom this cgroup above it belongs to.
+    Inherited {
+        /// Its path.
+        from: String,
+    },
+    /// Nothing above it belongs to anybody.
+    Default,
+}

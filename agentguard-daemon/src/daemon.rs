@@ -1,1 +1,177 @@
-//! To come.
+//! The daemon: one loop over one closed set of events, on one thread.
+//!
+//! [`start`] attaches, loads the policy and labels what is there. From then on [`Daemon::run`] takes
+//! events as they come: of connections ([`records`]), of cgroups ([`labels`]), of people
+//! ([`requests`]). Nothing here polls: without events the process sleeps.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+mod enrolment;
+pub mod generation;
+pub mod host;
+mod labels;
+pub mod lock;
+mod notify;
+mod paths;
+mod process;
+mod readable;
+mod records;
+mod requests;
+pub mod start;
+mod status;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::Signal,
+    sync::{mpsc, watch},
+};
+
+use self::{
+    enrolment::Enrolment, generation::InForce, lock::Lock, notify::notify, paths::Paths,
+    readable::Readable, requests::Reload,
+};
+use crate::{
+    audit::{AuditRecord, Trail},
+    config::Settings,
+    control::server::Call,
+    identity::{cgroups::Hierarchy, registry::Registry},
+    kernel::{AuditRing, CgroupRing, Kernel},
+    policy::Diagnostics,
+    sink::Sink,
+};
+
+/// Everything that the loop works on.
+pub struct Daemon {
+    settings: Settings,
+    cgroup_root: PathBuf,
+    hierarchy: Hierarchy,
+    kernel: Kernel,
+    audit_ring: Readable<AuditRing>,
+    cgroup_ring: Readable<CgroupRing>,
+    registry: Registry,
+    in_force: Option<Arc<InForce>>,
+    last_rejection: Option<String>,
+    degraded: Vec<String>,
+    trail: Trail,
+    sinks: Vec<Sink>,
+    lines: Vec<String>,
+    paths: Paths,
+    enrolment: Enrolment,
+    cgroup_events_lost: u64,
+    /// When to look for losses and to try the sinks again.
+    review_due: Option<Instant>,
+    reload: Reload,
+    calls: mpsc::Receiver<Call>,
+    newest: watch::Sender<u64>,
+    signals: Signals,
+    started: Instant,
+    _lock: Lock,
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+enum Event {
+    AuditReadable,
+    CgroupsReadable,
+    Called(Call),
+    PolicyRead(Result<Box<generation::Candidate>, Diagnostics>),
+    Reload,
+    Timer,
+    Stop,
+}
+
+impl Daemon {
+    /// Serves until it is told to stop. What is pinned goes on enforcing.
+    pub async fn run(mut self) {
+        loop {
+            match self.next_event().await {
+                Event::AuditReadable => self.record_events(),
+                Event::CgroupsReadable => self.follow_cgroups(),
+                Event::Called(call) => self.answer(call),
+                Event::PolicyRead(read) => self.finish_reload(read),
+                Event::Reload => self.begin_reload(None),
+                Event::Timer => self.do_what_is_due(),
+                Event::Stop => break,
+            }
+            self.deliver();
+        }
+        notify("STOPPING=1");
+        self.stop();
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let timer = self.next_timer();
+        tokio::select! {
+            () = self.audit_ring.ready() => Event::AuditReadable,
+            () = self.cgroup_ring.ready() => Event::CgroupsReadable,
+            Some(call) = self.calls.recv() => Event::Called(call),
+            read = self.reload.finished() => Event::PolicyRead(read),
+            Some(()) = self.signals.reload.recv() => Event::Reload,
+            Some(()) = self.signals.terminate.recv() => Event::Stop,
+            Some(()) = self.signals.interrupt.recv() => Event::Stop,
+            () = sleep_until(timer) => Event::Timer,
+        }
+    }
+
+    /// When something is due; `None` while nothing is pending.
+    fn next_timer(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let fold = self.trail.next_deadline().map(|deadline| {
+            now + Duration::from_nanos(deadline.saturating_sub(clock::boot_now_ns()))
+        });
+        [fold, self.enrolment.due(now), self.review_due]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        self.trail.flush_due(clock::boot_now_ns(), &mut self.lines);
+        if self.enrolment.due(now).is_some_and(|due| due <= now) {
+            self.enrol();
+        }
+        if self.review_due.is_some_and(|due| due <= now) {
+            self.review_due = None;
+            self.report_losses();
+        }
+    }
+
+    fn enrol(&mut self) {
+        self.enrolment.begin(Instant::now());
+        match self.kernel.enrol() {
+            Ok(enrolled) => tracing::debug!(?enrolled, "looked at the open sockets"),
+            Err(error) => tracing::error!(%error, "the open sockets cannot be looked at"),
+        }
+    }
+
+    fn stop(mut self) {
+        self.record_events();
+        self.trail.flush_all(&mut self.lines);
+        self.report_losses();
+        let time = Timestamp::now();
+        self.note(AuditRecord::DaemonStopped { time });
+        self.deliver();
+    }
+
+    fn note(&mut self, record: AuditRecord) {
+        self.trail.note(record, &mut self.lines);
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

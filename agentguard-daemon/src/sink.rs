@@ -38,7 +38,7 @@ pub enum SinkError {
 }
 
 /// How a sink is doing.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SinkStatus {
     /// `stdout`, or the path of the file.
     pub name: String,

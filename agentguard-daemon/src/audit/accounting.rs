@@ -30,7 +30,7 @@ pub struct Accounts {
 /// The books of one identity since the daemon started. At any time
 /// `produced + inherited == received + dropped + unread` and
 /// `received == delivered + folded + held`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Balance {
     /// Events that the kernel programs wanted to write.
     pub produced: u64,

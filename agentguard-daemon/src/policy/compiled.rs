@@ -52,7 +52,7 @@ pub struct PortClasses {
 }
 
 /// A place in a policy file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Location {
     /// The file.
     pub file: PathBuf,

@@ -1,0 +1,316 @@
+//! The listening side: a task for each client, which asks the daemon's loop on its behalf.
+//!
+//! The loop is asked for little at a time and never waits for a client: what a client does not read
+//! is held by nobody.
+
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use super::{ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName, access};
+
+/// Clients that are served at a time.
+const MAX_CLIENTS: usize = 64;
+
+/// How long a client may take to say what it wants, or to accept a part of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client's task asks the loop.
+#[derive(Debug)]
+pub struct Call {
+    /// For what.
+    pub query: Query,
+    /// Where the answer goes; closed if the client went away.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// What the loop can be asked.
+#[derive(Debug)]
+pub enum Query {
+    /// How it is.
+    Status,
+    /// Whom the cgroups belong to.
+    Ps,
+    /// Some of the events after one.
+    Events(EventQuery),
+    /// To load the policy anew.
+    Reload {
+        /// Whether to answer when it is in force.
+        wait: bool,
+    },
+}
+
+/// Which events.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    /// Those after this number.
+    pub after: u64,
+    /// Of this identity only.
+    pub identity: Option<String>,
+    /// With this verdict only.
+    pub verdict: Option<VerdictName>,
+    /// As OCSF, or else as a line for people.
+    pub json: bool,
+}
+
+/// What the loop answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// This, to be passed on.
+    Response(Response),
+    /// Some events.
+    Events(EventBatch),
+    /// Work to be done outside of the loop, whose result is to be passed on.
+    Work(Work),
+}
+
+/// Some of the events.
+#[derive(Debug, Default)]
+pub struct EventBatch {
+    /// Those that were asked for.
+    pub lines: Vec<String>,
+    /// Number of the last one looked at; ask for those after it next.
+    pub last: u64,
+    /// How many were forgotten before they were asked for.
+    pub missed: u64,
+}
+
+/// Work that takes long, and touches nothing of the loop.
+pub struct Work(pub Box<dyn FnOnce() -> Response + Send>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Work")
+    }
+}
+
+/// What a client's task needs of the daemon.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// To the loop.
+    pub calls: mpsc::Sender<Call>,
+    /// Number of the newest event.
+    pub newest: watch::Receiver<u64>,
+}
+
+/// Listens at `path`, for root and the readers' group only.
+///
+/// # Errors
+///
+/// If the socket cannot be made. One that is there already is replaced: the daemon's lock says that
+/// nobody serves it.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    // Made under a name that nobody knows and renamed when only the right ones may connect.
+    let staged = path.with_extension("new");
+    for stale in [&staged, path] {
+        match fs::remove_file(stale) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let listener = UnixListener::bind(&staged)?;
+    let mode = match access::reader_group() {
+        Some(group) => {
+            chown(&staged, Some(0), Some(group.as_raw()))?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(&staged, fs::Permissions::from_mode(mode))?;
+    fs::rename(&staged, path)?;
+    Ok(listener)
+}
+
+/// Accepts clients until the daemon ends.
+pub async fn serve(listener: UnixListener, daemon: Daemon) {
+    let seats = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            // Out of descriptors: others need the time to give some back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+            let refusal = error(ErrorKind::Unavailable, "too many clients");
+            // One attempt, which fits into the buffer of a new socket or is lost.
+            drop(stream.try_write(&encode(&refusal)));
+            continue;
+        };
+        let daemon = daemon.clone();
+        tokio::spawn(async move {
+            if let Err(error) = attend(&mut stream, &daemon).await {
+                tracing::debug!(%error, "a client went away");
+            }
+            drop(seat);
+        });
+    }
+}
+
+async fn attend(stream: &mut UnixStream, daemon: &Daemon) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    let request = match timeout(PATIENCE, read_request(stream)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(refusal)) => return send(stream, &refusal).await,
+        Err(_) => return send(stream, &error(ErrorKind::TooSlow, "no request came")).await,
+    };
+    if !access::permits(&request, peer.uid(), peer.gid()) {
+        let message = format!(
+            "needs root{}",
+            match request {
+                Request::Reload { .. } => String::new(),
+                Request::Status {} | Request::Ps {} | Request::Events { .. } =>
+                    format!(", or membership in the group `{}`", access::GROUP),
+            }
+        );
+        return send(stream, &error(ErrorKind::NotPermitted, &message)).await;
+    }
+    let query = match request {
+        Request::Status {} => Query::Status,
+        Request::Ps {} => Query::Ps,
+        Request::Reload { wait } => Query::Reload { wait },
+        Request::Events {
+            follow,
+            identity,
+            verdict,
+            json,
+        } => {
+            let query = EventQuery {
+                after: 0,
+                identity,
+                verdict,
+                json,
+            };
+            return stream_events(stream, daemon, query, follow).await;
+        }
+    };
+    let response = match call(daemon, query).await {
+        Some(Answer::Response(response)) => response,
+        Some(Answer::Work(work)) => tokio::task::spawn_blocking(work.0)
+            .await
+            .unwrap_or_else(|failure| error(ErrorKind::Failed, &failure.to_string())),
+        Some(Answer::Events(_)) | None => stopping(),
+    };
+    send(stream, &response).await
+}
+
+async fn stream_events(
+    stream: &mut UnixStream,
+    daemon: &Daemon,
+    mut query: EventQuery,
+    follow: bool,
+) -> io::Result<()> {
+    let mut newest = daemon.newest.clone();
+    loop {
+        // Marked as seen before asking: what comes after wakes the wait below.
+        let goal = *newest.borrow_and_update();
+        while query.after < goal {
+            let Some(Answer::Events(batch)) = call(daemon, Query::Events(query.clone())).await
+            else {
+                return send(stream, &stopping()).await;
+            };
+            if query.after > 0 && batch.missed > 0 {
+                let message = format!("read too slowly: {} events were missed", batch.missed);
+                return send(stream, &error(ErrorKind::TooSlow, &message)).await;
+            }
+            query.after = batch.last;
+            let bytes: Vec<u8> = batch
+                .lines
+                .into_iter()
+                .flat_map(|line| encode(&Response::Event { line }))
+                .collect();
+            if timeout(PATIENCE, stream.write_all(&bytes)).await.is_err() {
+                let refusal = error(ErrorKind::TooSlow, "read too slowly");
+                // A line may have been cut: the message starts its own.
+                let line = [b"\n".to_vec(), encode(&refusal)].concat();
+                return stream.try_write(&line).map(drop);
+            }
+        }
+        if !follow {
+            return send(stream, &Response::End {}).await;
+        }
+        tokio::select! {
+            changed = newest.changed() => if changed.is_err() {
+                return send(stream, &stopping()).await;
+            },
+            gone = is_gone(stream) => return gone,
+        }
+    }
+}
+
+/// Waits until the client closes: it has nothing more to say.
+async fn is_gone(stream: &mut UnixStream) -> io::Result<()> {
+    let mut byte = [0];
+    stream.read(&mut byte).await.map(drop)
+}
+
+async fn read_request(stream: &mut UnixStream) -> Result<Request, Response> {
+    let limit = MAX_REQUEST_BYTES as u64;
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(stream.take(limit));
+    reader
+        .read_until(b'\n', &mut line)
+        .await
+        .map_err(|failure| error(ErrorKind::BadRequest, &failure.to_string()))?;
+    parse_request(&line)
+}
+
+/// Reads one line, which ends in a newline unless it was cut.
+fn parse_request(line: &[u8]) -> Result<Request, Response> {
+    let Some(line) = line.strip_suffix(b"\n") else {
+        let message = if line.len() >= MAX_REQUEST_BYTES {
+            format!("the request is longer than {MAX_REQUEST_BYTES} bytes")
+        } else {
+            "the request is not one whole line".to_owned()
+        };
+        return Err(error(ErrorKind::BadRequest, &message));
+    };
+    serde_json::from_slice(line)
+        .map_err(|failure| error(ErrorKind::BadRequest, &failure.to_string()))
+}
+
+async fn call(daemon: &Daemon, query: Query) -> Option<Answer> {
+    let (reply, answer) = oneshot::channel();
+    daemon.calls.send(Call { query, reply }).await.ok()?;
+    answer.await.ok()
+}
+
+async fn send(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
+    timeout(PATIENCE, stream.write_all(&encode(response)))
+        .await
+        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn encode(response: &Response) -> Vec<u8> {
+    // Every key of a response is a string, so that encoding cannot fail.
+    let mut line = serde_json::to_vec(response).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn error(kind: ErrorKind, message: &str) -> Response {
+    Response::Error {
+        kind,
+        message: message.to_owned(),
+    }
+}
+
+fn stopping() -> Response {
+    error(ErrorKind::Unavailable, "the daemon is stopping")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! A policy on its way into the kernel: read, bound to identities and cgroups, in force.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use agentguard_common::identity::AgentId;
+use jiff::Timestamp;
+
+use super::{
+    Daemon,
+    clock::{boot_now_ns, deadline_ns},
+    host,
+};
+use crate::{
+    audit::{AuditRecord, Names, PolicyLoaded},
+    identity::{cgroups, registry::RegistryError, select::select},
+    kernel::{Generation, KernelError},
+    policy::{
+        self, Diagnostics,
+        compiled::{Compiled, PortClasses},
+    },
+};
+
+/// A policy that was read and compiled, and nothing more.
+#[derive(Debug)]
+pub struct Candidate {
+    compiled: Compiled,
+    files: Vec<PathBuf>,
+    /// What is legal but hardly meant.
+    pub warnings: Diagnostics,
+}
+
+/// The policy in force, less what only the kernel needs.
+#[derive(Debug)]
+pub struct InForce {
+    /// Its generation.
+    pub generation: u64,
+    /// Its identities and selectors; the tables are empty.
+    pub compiled: Compiled,
+    /// Numbers of the identities, in their order.
+    pub ids: Vec<AgentId>,
+    /// Its files.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why a compiled policy did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// Its identities got no numbers.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The kernel refused it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The cgroup tree cannot be read.
+    #[error("cannot read the cgroups: {0}")]
+    Cgroups(#[from] std::io::Error),
+}
+
+/// Reads and compiles the policy of `directories`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn read(directories: &[PathBuf]) -> Result<Candidate, Diagnostics> {
+    let sources = policy::read_directories(directories);
+    let files = sources
+        .files
+        .iter()
+        .map(|source| source.path().to_owned())
+        .collect();
+    let parsed = policy::load(&sources)?;
+    let facts = host::facts();
+    Ok(Candidate {
+        compiled: policy::compile(&parsed, &facts)?,
+        files,
+        warnings: policy::review(&parsed, &facts, Timestamp::now()),
+    })
+}
+
+impl Daemon {
+    /// Puts `candidate` in force for the cgroups that are now. On an error the old policy stays.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit, or the kernel refuses.
+    pub(super) fn put_in_force(&mut self, candidate: Candidate) -> Result<u64, SwapError> {
+        let Candidate {
+            mut compiled,
+            files,
+            warnings: _,
+        } = candidate;
+        let names = compiled.identities.iter().map(|identity| identity.name.as_str());
+        let ids = self.registry.assign(names)?;
+        let (now, boot_ns) = (Timestamp::now(), boot_now_ns());
+        let records = compiled
+            .identities
+            .iter()
+            .zip(&ids)
+            .map(|(identity, &id)| (id, identity.record(deadline_ns(identity.expires, now, boot_ns))))
+            .collect();
+        let mut paths = HashMap::new();
+        let mut labels = Vec::new();
+        cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
+            let selected = select(&compiled, &cgroup.path);
+            labels.extend(
+                selected
+                    .and_then(|selected| ids.get(selected.index))
+                    .map(|&id| (cgroup.id, id)),
+            );
+            paths.insert(cgroup.id, cgroup.path.as_str().into());
+        })?;
+        let number = self.kernel.generation() + 1;
+        // Before the swap: its first event may come at once.
+        self.trail.learn_generation(number, Names::new(&compiled, &ids));
+        let swapped = self.kernel.replace_policy(&Generation {
+            compiled: &compiled,
+            identities: records,
+            labels,
+        });
+        match swapped {
+            Ok(_) => {}
+            // It is in force; what failed is clearing away older pins.
+            Err(error) if self.kernel.generation() == number => {
+                tracing::warn!(%error, "older pins stay");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.paths.replace(paths);
+        self.note(AuditRecord::PolicyLoaded(PolicyLoaded {
+            time: now,
+            generation: number,
+            identities: compiled.identities.len(),
+            rules: compiled.rule_sources.len(),
+        }));
+        compiled.addresses = Vec::new();
+        compiled.rules = Vec::new();
+        compiled.rule_sources = Vec::new();
+        compiled.ports = PortClasses {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+        };
+        self.in_force = Some(
+            InForce {
+                generation: number,
+                compiled,
+                ids,
+                files,
+            }
+            .into(),
+        );
+        self.enrolment.want();
+        Ok(number)
+    }
+}

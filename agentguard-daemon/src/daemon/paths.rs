@@ -1,0 +1,68 @@
+//! Paths of cgroups by their ids, for the records of what their tasks did.
+
+use std::collections::{HashMap, VecDeque};
+
+use agentguard_common::capacity::MAX_CGROUPS;
+
+/// Removed cgroups that are remembered: their last events may still be in the ring.
+const REMEMBERED: usize = 1_024;
+
+/// The cgroups that are, and those that were lately.
+#[derive(Debug, Default)]
+pub struct Paths {
+    live: HashMap<u64, Box<str>>,
+    gone: VecDeque<(u64, Box<str>)>,
+}
+
+impl Paths {
+    /// Takes a new tree in place of the old one.
+    pub fn replace(&mut self, live: HashMap<u64, Box<str>>) {
+        self.live = live;
+    }
+
+    /// Adds a cgroup, unless there are more than can be labelled.
+    pub fn insert(&mut self, id: u64, path: &str) {
+        if self.live.len() < MAX_CGROUPS as usize {
+            self.live.insert(id, path.into());
+        }
+    }
+
+    /// A cgroup was removed.
+    pub fn remove(&mut self, id: u64) {
+        if let Some(path) = self.live.remove(&id) {
+            if self.gone.len() == REMEMBERED {
+                self.gone.pop_front();
+            }
+            self.gone.push_back((id, path));
+        }
+    }
+
+    /// Path of a cgroup.
+    #[must_use]
+    pub fn path(&self, id: u64) -> Option<&str> {
+        let gone = || self.gone.iter().rev().find(|(gone, _)| *gone == id);
+        self.live
+            .get(&id)
+            .or_else(|| gone().map(|(_, path)| path))
+            .map(AsRef::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_cgroup_is_remembered_for_a_while() {
+        let mut paths = Paths::default();
+        paths.insert(1, "/a");
+        paths.remove(1);
+        assert_eq!(paths.path(1), Some("/a"));
+        for id in 2..2 + REMEMBERED as u64 {
+            paths.insert(id, "/b");
+            paths.remove(id);
+        }
+        assert_eq!(paths.path(1), None);
+        assert_eq!(paths.path(2), Some("/b"));
+    }
+}

@@ -1,0 +1,65 @@
+//! A ring buffer as something to wait for.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
+
+use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::kernel::{AuditRing, CgroupRing, KernelError};
+
+/// A ring that the runtime watches.
+pub struct Readable<R: AsFd>(AsyncFd<Descriptor<R>>);
+
+struct Descriptor<R>(R);
+
+impl<R: AsFd> AsRawFd for Descriptor<R> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl<R: AsFd> Readable<R> {
+    /// Watches `ring`.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot.
+    pub fn new(ring: R) -> io::Result<Self> {
+        AsyncFd::with_interest(Descriptor(ring), Interest::READABLE).map(Self)
+    }
+
+    /// Waits until the ring may hold something.
+    pub async fn ready(&self) {
+        match self.0.readable().await {
+            Ok(mut guard) => guard.retain_ready(),
+            // The runtime is shutting down: there is nothing to wait for.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes one; finding none means waiting for the next readiness.
+    fn take<T>(&mut self, take: impl FnOnce(&mut R) -> Option<T>) -> Option<T> {
+        self.0
+            .try_io_mut(Interest::READABLE, |ring| {
+                take(&mut ring.0).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            })
+            .ok()
+    }
+}
+
+impl Readable<AuditRing> {
+    /// The next event, if there is one.
+    pub fn next(&mut self) -> Option<Result<AuditEvent, KernelError>> {
+        self.take(AuditRing::next_event)
+    }
+}
+
+impl Readable<CgroupRing> {
+    /// The next event, if there is one.
+    pub fn next(&mut self) -> Option<Result<CgroupEvent, KernelError>> {
+        self.take(CgroupRing::next_event)
+    }
+}

@@ -1,0 +1,122 @@
+//! From the ring to the sinks: what the kernel saw, in batches.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use agentguard_common::{audit::AuditEvent, identity::AgentId};
+use jiff::Timestamp;
+
+use super::{
+    Daemon,
+    clock::{boot_clock, boot_now_ns},
+    process::executable,
+};
+use crate::audit::{Process, Untrusted};
+
+/// Events taken before others get their turn.
+const BATCH: usize = 512;
+
+/// How long after events came losses are looked for, and how long until a sink is tried again.
+const REVIEW_PAUSE: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// Takes in a batch of events. If there are more, the ring stays readable.
+    pub(super) fn record_events(&mut self) {
+        let clock = boot_clock();
+        let mut executables: HashMap<u32, Option<Untrusted>> = HashMap::new();
+        for _ in 0..BATCH {
+            let event = match self.audit_ring.next() {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "an event is lost");
+                    self.trail.count_undecodable();
+                    continue;
+                }
+                None => break,
+            };
+            let process = self.process_of(&event, &mut executables);
+            let now_ns = boot_now_ns();
+            self.trail
+                .receive(event, process, clock, now_ns, &mut self.lines);
+        }
+        self.want_review();
+    }
+
+    /// A batch takes milliseconds: within one a process is looked at once.
+    fn process_of(
+        &self,
+        event: &AuditEvent,
+        executables: &mut HashMap<u32, Option<Untrusted>>,
+    ) -> Process {
+        let exe = executables
+            .entry(event.pid)
+            .or_insert_with(|| executable(event.pid, event.time_ns));
+        let cgroup = self.paths.path(event.cgroup_id);
+        Process {
+            exe: exe.clone(),
+            cgroup: cgroup.map(|path| Untrusted::new(path.as_bytes())),
+        }
+    }
+
+    /// Gives the sinks what is ready, and tells those who follow.
+    pub(super) fn deliver(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        for sink in &mut self.sinks {
+            for line in &self.lines {
+                sink.deliver(line);
+            }
+        }
+        self.lines.clear();
+        self.flush_sinks();
+        let told = *self.newest.borrow();
+        if let Some(entry) = self.trail.recent().after(told).last() {
+            self.newest.send_replace(entry.sequence);
+        }
+    }
+
+    /// Tells of events that were lost on the way, and tries again the sinks that did not accept all.
+    pub(super) fn report_losses(&mut self) {
+        let time = Timestamp::now();
+        let ids: Vec<AgentId> = self.registry.ids().map(|(id, _)| id).collect();
+        for id in ids {
+            match self.kernel.counters(id) {
+                Ok(counters) => self
+                    .trail
+                    .report_losses(id, &counters, time, &mut self.lines),
+                Err(error) => tracing::error!(%error, "the counters cannot be read"),
+            }
+        }
+        self.trail.report_undecodable(time, &mut self.lines);
+        for sink in &self.sinks {
+            let status = sink.status();
+            self.trail
+                .report_sink_loss(&status.name, status.lost_lines, time, &mut self.lines);
+        }
+        self.flush_sinks();
+    }
+
+    fn flush_sinks(&mut self) {
+        let mut waiting = false;
+        for sink in &mut self.sinks {
+            let was_well = sink.status().last_error.is_none();
+            if let Err(error) = sink.flush()
+                && was_well
+            {
+                tracing::error!(%error, "events wait in memory");
+            }
+            waiting |= sink.status().queued_lines > 0;
+        }
+        if waiting {
+            self.want_review();
+        }
+    }
+
+    fn want_review(&mut self) {
+        self.review_due
+            .get_or_insert_with(|| Instant::now() + REVIEW_PAUSE);
+    }
+}

@@ -1,0 +1,176 @@
+//! What people ask of the daemon: answers, and policy loaded anew.
+
+use jiff::Timestamp;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{
+    Daemon,
+    generation::{self, Candidate},
+    notify::notify,
+    status,
+};
+use crate::{
+    audit::{AuditRecord, Filter, PolicyRejected, render::terminal_line},
+    control::{
+        ErrorKind, Response, VerdictName,
+        server::{Answer, Call, EventBatch, EventQuery, Query, Work},
+    },
+    policy::{Diagnostic, Diagnostics},
+};
+use agentguard_common::verdict::Verdict;
+
+/// Events looked at for one question.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// Policy being read, and who waits for it.
+#[derive(Default)]
+pub(super) struct Reload {
+    reading: Option<JoinHandle<Result<Box<Candidate>, Diagnostics>>>,
+    waiting: Vec<oneshot::Sender<Answer>>,
+    /// Those who asked while it was being read: it may have changed since.
+    next: Option<Vec<oneshot::Sender<Answer>>>,
+}
+
+impl Reload {
+    /// Waits until the policy has been read; forever if nobody asked.
+    pub(super) async fn finished(&mut self) -> Result<Box<Candidate>, Diagnostics> {
+        let Some(reading) = &mut self.reading else {
+            return std::future::pending().await;
+        };
+        let read = reading.await;
+        self.reading = None;
+        read.unwrap_or_else(|error| {
+            let mut diagnostics = Diagnostics::default();
+            diagnostics.push(Diagnostic::error(format!("the policy cannot be read: {error}")));
+            Err(diagnostics)
+        })
+    }
+}
+
+impl Daemon {
+    /// Answers a client's task.
+    pub(super) fn answer(&mut self, call: Call) {
+        let answer = match call.query {
+            Query::Status => Answer::Response(match self.status() {
+                Ok(status) => Response::Status(Box::new(status)),
+                Err(error) => failed(&error.to_string()),
+            }),
+            Query::Ps => match self.in_force.clone() {
+                Some(policy) => {
+                    let root = self.cgroup_root.clone();
+                    Answer::Work(Work(Box::new(move || status::owners(&policy, &root))))
+                }
+                None => Answer::Response(failed("the policy in force could not be read")),
+            },
+            Query::Events(query) => Answer::Events(self.events(&query)),
+            Query::Reload { wait: true } => return self.begin_reload(Some(call.reply)),
+            Query::Reload { wait: false } => {
+                self.begin_reload(None);
+                Answer::Response(Response::Accepted {})
+            }
+        };
+        // A client that went away misses its answer.
+        drop(call.reply.send(answer));
+    }
+
+    fn events(&self, query: &EventQuery) -> EventBatch {
+        let filter = Filter {
+            identity: query.identity.clone(),
+            verdict: query.verdict.map(|verdict| match verdict {
+                VerdictName::Allow => Verdict::Allow,
+                VerdictName::Deny => Verdict::Deny,
+                VerdictName::WouldDeny => Verdict::WouldDeny,
+            }),
+        };
+        let mut batch = EventBatch {
+            last: query.after,
+            ..EventBatch::default()
+        };
+        for entry in self.trail.recent().after(query.after).take(EVENTS_AT_ONCE) {
+            if batch.last == query.after {
+                batch.missed = entry.sequence - query.after - 1;
+            }
+            batch.last = entry.sequence;
+            if filter.matches(&entry.record) {
+                batch.lines.push(if query.json {
+                    entry.line.clone()
+                } else {
+                    terminal_line(&entry.record)
+                });
+            }
+        }
+        batch
+    }
+
+    /// Begins to read the policy, for who waits at `reply` and for those who wait already.
+    pub(super) fn begin_reload(&mut self, reply: Option<oneshot::Sender<Answer>>) {
+        if self.reload.reading.is_some() {
+            self.reload.next.get_or_insert_default().extend(reply);
+            return;
+        }
+        self.reload.waiting.extend(reply);
+        for sink in &mut self.sinks {
+            if let Err(error) = sink.reopen() {
+                tracing::error!(%error, "a sink stays as it is");
+            }
+        }
+        let directories = self.settings.policy_dirs.clone();
+        let read = move || generation::read(&directories).map(Box::new);
+        self.reload.reading = Some(tokio::task::spawn_blocking(read));
+    }
+
+    /// Puts what was read in force, or keeps the old policy whole and says why.
+    pub(super) fn finish_reload(&mut self, read: Result<Box<Candidate>, Diagnostics>) {
+        let result = read.and_then(|candidate| {
+            if !candidate.warnings.is_empty() {
+                tracing::warn!("{}", candidate.warnings);
+            }
+            self.put_in_force(*candidate).map_err(|error| {
+                let mut diagnostics = Diagnostics::default();
+                diagnostics.push(Diagnostic::error(error.to_string()));
+                diagnostics
+            })
+        });
+        let response = match result {
+            Ok(generation) => {
+                self.last_rejection = None;
+                tracing::info!(generation, "policy in force");
+                notify(&format!("STATUS=Generation {generation} in force."));
+                Response::Reloaded { generation }
+            }
+            Err(diagnostics) => self.reject(&diagnostics),
+        };
+        for waiting in self.reload.waiting.drain(..) {
+            // A client that went away misses its answer.
+            drop(waiting.send(Answer::Response(response.clone())));
+        }
+        if let Some(next) = self.reload.next.take() {
+            self.begin_reload(None);
+            self.reload.waiting = next;
+        }
+    }
+
+    /// Records that a policy was refused; the one in force stays.
+    pub(super) fn reject(&mut self, diagnostics: &Diagnostics) -> Response {
+        let generation = self.kernel.generation();
+        let detail = diagnostics.render(false);
+        tracing::error!(generation, "policy refused, the one in force stays:\n{detail}");
+        notify(&format!("STATUS=Policy refused; generation {generation} stays in force."));
+        let first = diagnostics.iter().next();
+        self.note(AuditRecord::PolicyRejected(PolicyRejected {
+            time: Timestamp::now(),
+            generation,
+            errors: diagnostics.errors(),
+            detail: first.map(|first| first.message.clone()).unwrap_or_default(),
+        }));
+        self.last_rejection = Some(detail.clone());
+        Response::Rejected { generation, detail }
+    }
+}
+
+fn failed(message: &str) -> Response {
+    Response::Error {
+        kind: ErrorKind::Failed,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,236 @@
+//! From settings to a daemon that serves: attach, load, label, be ready.
+
+use std::{io, path::PathBuf, time::Instant};
+
+use jiff::Timestamp;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::{
+    Daemon, Signals,
+    enrolment::Enrolment,
+    generation::{self, SwapError},
+    host, lock,
+    notify::notify,
+    paths::Paths,
+    readable::Readable,
+    requests::Reload,
+};
+use crate::{
+    audit::{AuditRecord, Host, Trail},
+    config::Settings,
+    control::server,
+    identity::registry::{Registry, RegistryError},
+    kernel::{Kernel, KernelError, Placement, support},
+    policy::Diagnostics,
+    sink::{Sink, SinkError},
+};
+
+/// Calls of clients that wait for the loop.
+const CALLS_WAITING: usize = 16;
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The kernel lacks something that enforcement needs.
+    #[error("this kernel ({release}) cannot enforce:\n{}\nset `allow-degraded = true` to go on with less", .missing.join("\n"))]
+    Unsupported {
+        /// `uname -r`.
+        release: String,
+        /// What it lacks, and what is lost.
+        missing: Vec<String>,
+    },
+    /// There is a daemon already.
+    #[error("another daemon runs on {path}", path = .0.display())]
+    AlreadyRuns(PathBuf),
+    /// The policy is refused, and none is in force that could stay.
+    #[error("the policy is refused and none is in force:\n{0}")]
+    Policy(Diagnostics),
+    /// Policy is in force, but whose numbers its identities had is not known any more.
+    #[error(
+        "policy is in force from an earlier daemon, but {path} of this boot is gone: sockets could get another identity; run `agentguard detach`, then start again", path = .0.display()
+    )]
+    RegistryGone(PathBuf),
+    /// The numbers of the identities.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The policy did not come into force.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+    /// A sink.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Something of the host.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Starts a daemon; it serves once [`Daemon::run`] is called.
+///
+/// # Errors
+///
+/// If it cannot do its work. What an earlier daemon left in force stays so.
+pub fn start(settings: Settings) -> Result<Daemon, StartError> {
+    let lock = lock::take(&settings.state_dir)
+        .map_err(failed(format!("state directory {}", settings.state_dir.display())))?
+        .ok_or_else(|| StartError::AlreadyRuns(settings.state_dir.clone()))?;
+    let degraded = check_support(settings.allow_degraded)?;
+    let cgroup_root = host::cgroup_root(&settings).map_err(failed("cgroup root"))?;
+    let hierarchy = host::hierarchy(&cgroup_root)
+        .map_err(failed(format!("cgroup root {}", cgroup_root.display())))?;
+    let boot_id = host::boot_id().map_err(failed("boot id"))?;
+    let registry_path = settings.state_dir.join("identities.json");
+    let registry = Registry::open(&registry_path, &boot_id)?;
+    let sinks = open_sinks(&settings)?;
+
+    let placement = Placement {
+        cgroup_root: cgroup_root.clone(),
+        bpffs: settings.bpffs.clone(),
+    };
+    let (kernel, audit_ring, cgroup_ring) = Kernel::load(&placement)?;
+    if kernel.generation() > 0 && !registry.is_continued() {
+        return Err(StartError::RegistryGone(registry_path));
+    }
+    let signals = Signals {
+        reload: signal(SignalKind::hangup()).map_err(failed("signals"))?,
+        terminate: signal(SignalKind::terminate()).map_err(failed("signals"))?,
+        interrupt: signal(SignalKind::interrupt()).map_err(failed("signals"))?,
+    };
+    let listener = server::listen(&settings.control_socket).map_err(failed(format!(
+        "control socket {}",
+        settings.control_socket.display()
+    )))?;
+    let (calls_sender, calls) = mpsc::channel(CALLS_WAITING);
+    let (newest, newest_receiver) = watch::channel(0);
+    let host = Host {
+        version: env!("CARGO_PKG_VERSION").into(),
+        hostname: host::hostname(),
+        boot_id,
+    };
+    let mut daemon = Daemon {
+        cgroup_root,
+        hierarchy,
+        audit_ring: Readable::new(audit_ring).map_err(failed("audit ring"))?,
+        cgroup_ring: Readable::new(cgroup_ring).map_err(failed("cgroup ring"))?,
+        kernel,
+        registry,
+        in_force: None,
+        last_rejection: None,
+        degraded,
+        trail: Trail::new(host, uuid::Uuid::now_v7()),
+        sinks,
+        lines: Vec::new(),
+        paths: Paths::default(),
+        enrolment: Enrolment::default(),
+        cgroup_events_lost: 0,
+        review_due: None,
+        reload: Reload::default(),
+        calls,
+        newest,
+        signals,
+        started: Instant::now(),
+        settings,
+        _lock: lock,
+    };
+    daemon.begin_accounts()?;
+    let time = Timestamp::now();
+    daemon.note(AuditRecord::DaemonStarted { time });
+    daemon.load_first_policy(&placement)?;
+    daemon.enrol();
+    daemon.deliver();
+    tokio::spawn(server::serve(
+        listener,
+        server::Daemon {
+            calls: calls_sender,
+            newest: newest_receiver,
+        },
+    ));
+    notify(&format!(
+        "READY=1\nSTATUS=Generation {} in force.",
+        daemon.kernel.generation()
+    ));
+    Ok(daemon)
+}
+
+impl Daemon {
+    /// What earlier daemons accounted for is not counted again.
+    fn begin_accounts(&mut self) -> Result<(), KernelError> {
+        for (id, _) in self.registry.ids() {
+            let counters = self.kernel.counters(id)?;
+            self.trail.accounts_mut().begin(id, counters);
+        }
+        Ok(())
+    }
+
+    fn load_first_policy(&mut self, placement: &Placement) -> Result<(), StartError> {
+        let diagnostics = match generation::read(&self.settings.policy_dirs) {
+            Ok(candidate) => {
+                if !candidate.warnings.is_empty() {
+                    tracing::warn!("{}", candidate.warnings);
+                }
+                let generation = self.put_in_force(candidate)?;
+                tracing::info!(generation, "policy in force");
+                return Ok(());
+            }
+            Err(diagnostics) => diagnostics,
+        };
+        if self.kernel.generation() == 0 {
+            // Without a policy the programs would only be in the way.
+            Kernel::detach(placement)?;
+            return Err(StartError::Policy(diagnostics));
+        }
+        self.reject(&diagnostics);
+        Ok(())
+    }
+}
+
+fn check_support(allow_degraded: bool) -> Result<Vec<String>, StartError> {
+    let support = support::probe();
+    let mut missing: Vec<String> = support
+        .missing()
+        .map(|feature| format!("- {}: {}", feature.name, feature.without))
+        .collect();
+    if !support.above_floor {
+        missing.push("- Linux 5.15 or later".to_owned());
+    }
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    if !allow_degraded {
+        return Err(StartError::Unsupported {
+            release: support.release,
+            missing,
+        });
+    }
+    for line in &missing {
+        tracing::error!("degraded {line}");
+    }
+    Ok(missing)
+}
+
+/// Without any in the settings, standard output.
+fn open_sinks(settings: &Settings) -> Result<Vec<Sink>, SinkError> {
+    let mut sinks = Vec::new();
+    if let Some(file) = &settings.sinks.file {
+        sinks.push(Sink::file(&file.path)?);
+    }
+    if settings.sinks.stdout.is_some() || sinks.is_empty() {
+        sinks.push(Sink::stdout()?);
+    }
+    Ok(sinks)
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::Host { what, source }
+}
