@@ -9,6 +9,7 @@
 mod build;
 mod ci;
 mod command;
+mod demo;
 mod setup;
 mod test;
 #[cfg(test)]
@@ -32,6 +33,11 @@ enum Task {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Show agentguard at work on this host. Needs root; leaves nothing behind but its events.
+    Demo,
+    /// A program of the demo.
+    #[command(hide = true)]
+    Play(demo::program::Role),
     /// Check style, lints and documentation, then run every test: what CI runs.
     Ci,
 }
@@ -41,6 +47,8 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::kernel_toolchain().map(drop),
         Task::Build(options) => build::run(&options).map(drop),
         Task::Test { filter } => test::run(&filter),
+        Task::Demo => demo::run(),
+        Task::Play(role) => demo::program::play(&role),
         Task::Ci => ci::run(),
     }
 }

@@ -53,9 +53,9 @@ pub(crate) fn kernel_toolchain() -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// Installs the programs that the end-to-end tests run.
-pub(crate) fn end_to_end_tools() -> Result<()> {
-    install_programs(&[("ip", "iproute2", "network namespaces of the tests")])
+/// Installs what sets up the network namespaces of demo and tests.
+pub(crate) fn namespace_tools() -> Result<()> {
+    install_programs(&[("ip", "iproute2", "sets up the networks of demo and tests")])
 }
 
 /// Installs what `python3 -m venv` needs.

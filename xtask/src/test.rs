@@ -20,7 +20,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!("the end-to-end tests need root (those that don't: `cargo test`)");
     }
-    setup::end_to_end_tools()?;
+    setup::namespace_tools()?;
     let agentguard = build::run(&build::Options::default())?;
     let schemas = export_schemas()?;
 
