@@ -131,3 +131,12 @@ pub struct Counters {
     /// IP bytes received by closed flows.
     pub bytes_in: u64,
 }
+
+// Kernel and daemon are built by different compilers for different targets; these hold on both.
+const _: () = {
+    assert!(size_of::<AuditEvent>() == 152);
+    assert!(core::mem::offset_of!(AuditEvent, local) == 88);
+    assert!(core::mem::offset_of!(AuditEvent, comm) == 120);
+    assert!(core::mem::offset_of!(AuditEvent, kind) == 140);
+    assert!(size_of::<Counters>() == 64);
+};

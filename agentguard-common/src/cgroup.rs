@@ -51,3 +51,11 @@ pub struct LabelKey {
 )]
 #[repr(transparent)]
 pub struct Label(pub AgentId);
+
+// As in `audit.rs`.
+const _: () = {
+    assert!(size_of::<CgroupEvent>() == 528);
+    assert!(core::mem::offset_of!(CgroupEvent, path) == 16);
+    assert!(size_of::<LabelKey>() == 16);
+    assert!(size_of::<Label>() == 4);
+};

@@ -24,8 +24,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 #[repr(transparent)]
 pub struct Address(pub [u8; 16]);
 
-const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
 impl Address {
     /// `127.0.0.1`.
     pub const LOOPBACK_V4: Self = Self::from_v4([127, 0, 0, 1]);
@@ -34,28 +32,44 @@ impl Address {
 
     /// The IPv4-mapped form of an IPv4 address.
     #[inline(always)]
+    #[must_use]
     pub const fn from_v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
+    /// From four words as the kernel keeps an IPv6 address: each in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        let [a, b, c, d] = words;
+        let high = (a as u64) | (b as u64) << 32;
+        let low = (c as u64) | (d as u64) << 32;
+        Self(((high as u128) | (low as u128) << 64).to_le_bytes())
+    }
+
+    /// The address as one number, so that comparing two needs no loop in the kernel.
+    #[inline(always)]
+    const fn bits(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
-    pub fn is_v4(&self) -> bool {
-        let [first @ .., _, _, _, _] = &self.0;
-        *first == V4_MAPPED
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.bits() >> 32 == 0xffff
     }
 
     /// The address that a packet to this one really goes to: Linux takes the unspecified address as
     /// the host itself (`ip_route_output_key_hash_rcu`, `ip6_datagram_connect`).
     #[inline(always)]
-    pub fn destination(self) -> Self {
-        if self == Self::default() {
-            Self::LOOPBACK_V6
-        } else if self == Self::from_v4([0, 0, 0, 0]) {
-            Self::LOOPBACK_V4
-        } else {
-            self
+    #[must_use]
+    pub const fn destination(self) -> Self {
+        match self.bits() {
+            0 => Self::LOOPBACK_V6,
+            0xffff_0000_0000 => Self::LOOPBACK_V4,
+            _ => self,
         }
     }
 }

@@ -41,6 +41,10 @@ pub const FLAG_RAW_SOCKETS: u32 = 1 << 2;
 /// The record is in use: the id names an identity of this generation.
 pub const FLAG_PRESENT: u32 = 1 << 3;
 
+/// Flows that pass are counted and not written as events: the unknown rest of a host would drown what
+/// is asked about.
+pub const FLAG_QUIET: u32 = 1 << 4;
+
 /// An identity that does not end.
 pub const NEVER: u64 = u64::MAX;
 
@@ -68,3 +72,6 @@ impl IdentityRecord {
         self.flags & flag != 0
     }
 }
+
+// As in `audit.rs`.
+const _: () = assert!(size_of::<IdentityRecord>() == 16);

@@ -116,3 +116,9 @@ fn rule_of(
         protocol: connection.protocol as u8,
     })
 }
+
+// As in `audit.rs`.
+const _: () = {
+    assert!(size_of::<RuleKey>() == 12);
+    assert!(size_of::<RuleEntry>() == 8);
+};

@@ -108,3 +108,6 @@ pub fn decide(
         None => Decision::refuse(identity, Reason::NoRule, NO_RULE),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,28 @@
 //! The kernel side as the daemon sees it. The only module that uses aya.
 
+mod attach;
 pub mod btf;
 pub mod error;
 pub mod events;
+mod link;
+mod maps;
+pub mod object;
+mod pins;
 pub mod support;
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
-use agentguard_common::{audit::Counters, identity::AgentId, identity::IdentityRecord};
+use agentguard_common::{
+    audit::Counters,
+    identity::{AgentId, IdentityRecord},
+};
+use aya::{Ebpf, programs::Iter};
 
 pub use self::{
     error::KernelError,
     events::{AuditRing, CgroupRing},
 };
+use self::{maps::Maps, pins::Pins};
 use crate::policy::compiled::Compiled;
 
 /// Where the programs attach and where maps and links are pinned.
@@ -25,9 +35,13 @@ pub struct Placement {
 }
 
 /// The loaded programs and their maps.
-#[derive(Debug)]
 pub struct Kernel {
+    /// Holds the programs, and with them the links that are not pinned.
+    ebpf: Ebpf,
+    maps: Maps,
+    pins: Pins,
     generation: u64,
+    programs: Vec<String>,
 }
 
 /// What one generation needs besides the compiled tables.
@@ -45,23 +59,40 @@ pub struct Generation<'a> {
 /// What an enrolment scan did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Enrolled {
-    /// Sockets looked at.
+    /// Descriptors of IPv4 and IPv6 sockets looked at.
     pub sockets: u64,
     /// Sockets that got another tag.
     pub retagged: u64,
 }
 
 impl Kernel {
-    /// Loads the programs, or adopts the pinned maps of an earlier daemon of the same ABI and
-    /// replaces its programs in place. Nothing is judged differently before
-    /// [`Kernel::replace_policy`]: with no generation yet, everything is allowed.
+    /// Loads and attaches the programs. Maps that an earlier daemon of the same ABI left pinned are
+    /// adopted with the policy in them, and its programs are replaced in place; without a policy
+    /// everything passes until [`Kernel::replace_policy`].
     ///
-    /// Attach first, scan after: events of new cgroups are queued from here on.
+    /// Cgroup events are queued from here on: who scans after this misses none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel lacks something, or a program or map is refused. What was attached before stays
+    /// attached.
     pub fn load(placement: &Placement) -> Result<(Self, AuditRing, CgroupRing), KernelError> {
-        let _ = placement;
-        Err(KernelError::Unsupported {
-            what: "loading".into(),
-        })
+        let pins = Pins::prepare(&placement.bpffs)?;
+        let (mut ebpf, btf) = attach::load(&pins)?;
+        let (maps, audit, cgroups) = Maps::take(&mut ebpf)?;
+        let generation = maps.generation()?;
+        let programs = attach::attach_all(&mut ebpf, &btf, &placement.cgroup_root, &pins)?;
+        Ok((
+            Self {
+                ebpf,
+                maps,
+                pins,
+                generation,
+                programs,
+            },
+            audit,
+            cgroups,
+        ))
     }
 
     /// The generation in force; 0 before the first.
@@ -70,49 +101,94 @@ impl Kernel {
         self.generation
     }
 
-    /// Writes a generation into the idle slot and swaps it in with one store. On an error the old
-    /// one stays in force, whole. Returns the number of the new one.
+    /// Writes a generation into the idle slot and swaps it in with one store. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be made or written: the old generation stays in force, whole.
     pub fn replace_policy(&mut self, next: &Generation<'_>) -> Result<u64, KernelError> {
-        let _ = next;
-        Err(KernelError::Unsupported {
-            what: "policy".into(),
-        })
+        let number = self.generation + 1;
+        self.maps.swap(number, next)?;
+        self.generation = number;
+        self.pins.remove_other_versions()?;
+        Ok(number)
     }
 
     /// Labels a cgroup in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the label map is full.
     pub fn label(&mut self, cgroup_id: u64, identity: AgentId) -> Result<(), KernelError> {
-        let _ = (cgroup_id, identity);
-        Ok(())
+        self.maps.label(self.generation, cgroup_id, identity)
     }
 
     /// Forgets a cgroup in both slots. Forgetting one that was never labelled is no error.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
     pub fn unlabel(&mut self, cgroup_id: u64) -> Result<(), KernelError> {
-        let _ = cgroup_id;
-        Ok(())
+        self.maps.unlabel(cgroup_id)
     }
 
     /// Gives every open socket the tag of the identity that its holder has now, unless its tag is
-    /// restricted already.
+    /// restricted already. Takes a walk over all descriptors of all tasks.
+    ///
+    /// # Errors
+    ///
+    /// If the walk cannot be made.
     pub fn enrol(&mut self) -> Result<Enrolled, KernelError> {
-        Ok(Enrolled::default())
+        let name = attach::ENROL;
+        let failed = |source| KernelError::Program {
+            name: name.into(),
+            source,
+        };
+        let (sockets_before, retagged_before) = self.maps.enrolled()?;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or(KernelError::NoMap { name })?;
+        let iterator: &mut Iter = program.try_into().map_err(failed)?;
+        let id = iterator.attach().map_err(failed)?;
+        let link = iterator.take_link(id).map_err(failed)?;
+        let walk = |source| KernelError::Link {
+            name: name.into(),
+            what: "walking",
+            source,
+        };
+        let mut file = link.into_file().map_err(io::Error::other).map_err(walk)?;
+        // Reading drives the walk; the program writes nothing.
+        io::copy(&mut file, &mut io::sink()).map_err(walk)?;
+        let (sockets, retagged) = self.maps.enrolled()?;
+        Ok(Enrolled {
+            sockets: sockets - sockets_before,
+            retagged: retagged - retagged_before,
+        })
     }
 
     /// Totals of an identity over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read them.
     pub fn counters(&self, identity: AgentId) -> Result<Counters, KernelError> {
-        let _ = identity;
-        Ok(Counters::default())
+        self.maps.counters(identity)
     }
 
-    /// Names of the attached programs.
+    /// Names of the attached programs, sorted.
     #[must_use]
-    pub fn programs(&self) -> Vec<String> {
-        Vec::new()
+    pub fn programs(&self) -> &[String] {
+        &self.programs
     }
 
-    /// Removes every pin of agentguard below `bpffs`: the end of enforcement. Returns what it
-    /// removed; nothing to remove is no error.
+    /// Removes every pin of agentguard below `bpffs`: the end of enforcement once no daemon runs.
+    /// Returns the links removed; none to remove is no error.
+    ///
+    /// # Errors
+    ///
+    /// If a pin cannot be removed.
     pub fn detach(placement: &Placement) -> Result<Vec<PathBuf>, KernelError> {
-        let _ = placement;
-        Ok(Vec::new())
+        Pins::remove_all(&placement.bpffs)
     }
 }

@@ -3,29 +3,46 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent};
+use aya::maps::{MapData, RingBuf};
+use zerocopy::TryFromBytes;
 
 use super::KernelError;
 
 /// The ring of audit events. Readable (epoll) when it holds some.
-#[derive(Debug)]
-pub struct AuditRing(std::fs::File);
+pub struct AuditRing(pub(super) RingBuf<MapData>);
 
-/// The ring of cgroup events.
-#[derive(Debug)]
-pub struct CgroupRing(std::fs::File);
+/// The ring of cgroup events. Readable (epoll) when it holds some.
+pub struct CgroupRing(pub(super) RingBuf<MapData>);
 
 impl AuditRing {
-    /// The next event, if there is one. An error is one record that did not decode.
+    /// The next event, if there is one. An error is one record that did not decode; the ring goes on
+    /// behind it.
     pub fn next_event(&mut self) -> Option<Result<AuditEvent, KernelError>> {
-        None
+        next_record(&mut self.0, "AUDIT_EVENTS")
     }
 }
 
 impl CgroupRing {
-    /// The next event, if there is one.
+    /// The next event, if there is one. An error is as in [`AuditRing::next_event`].
     pub fn next_event(&mut self) -> Option<Result<CgroupEvent, KernelError>> {
-        None
+        next_record(&mut self.0, "CGROUP_EVENTS")
     }
+}
+
+fn next_record<T: TryFromBytes>(
+    ring: &mut RingBuf<MapData>,
+    name: &'static str,
+) -> Option<Result<T, KernelError>> {
+    let item = ring.next()?;
+    let bytes: &[u8] = &item;
+    Some(
+        T::try_read_from_bytes(bytes)
+            .ok()
+            .ok_or(KernelError::Record {
+                ring: name,
+                length: bytes.len(),
+            }),
+    )
 }
 
 impl AsFd for AuditRing {

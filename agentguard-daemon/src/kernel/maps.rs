@@ -1,0 +1,313 @@
+//! A typed handle for each map. Here, and nowhere else in the daemon, stands a map's name.
+
+use std::collections::HashSet;
+
+use agentguard_common::{
+    audit::Counters,
+    capacity::{MAX_CGROUPS, MAX_IDENTITIES},
+    cgroup::{Label, LabelKey},
+    identity::{AgentId, FLAG_PRESENT, IdentityRecord},
+    policy::{RuleEntry, RuleKey},
+};
+use aya::{
+    Ebpf,
+    maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie,
+    },
+};
+
+use super::{Generation, KernelError, events::AuditRing, events::CgroupRing};
+use crate::policy::compiled::Compiled;
+
+/// Flag of an LPM trie, which the kernel wants always (`include/uapi/linux/bpf.h`).
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+type Addresses = LpmTrie<MapData, [u8; 16], u32>;
+type Rules = HashMap<MapData, RuleKey, RuleEntry>;
+type PortTable = [u16; 65_536];
+
+/// The maps that the daemon reads and writes.
+pub(super) struct Maps {
+    generation: Array<MapData, u64>,
+    addresses: ArrayOfMaps<MapData, Addresses>,
+    ports: Array<MapData, PortTable>,
+    rules: ArrayOfMaps<MapData, Rules>,
+    identities: Array<MapData, IdentityRecord>,
+    cgroups: HashMap<MapData, LabelKey, Label>,
+    counters: PerCpuArray<MapData, Counters>,
+    enrolled: Array<MapData, u64>,
+    /// The cgroups labelled in each slot, so that the idle one can be brought up to date.
+    labelled: [HashSet<u64>; 2],
+}
+
+/// Names of the maps that are pinned: their contents outlive the daemon.
+pub(super) const PINNED: [&str; 9] = [
+    "GENERATION",
+    "ADDRESSES",
+    "PORTS",
+    "RULES",
+    "IDENTITIES",
+    "CGROUPS",
+    "COUNTERS",
+    "TAGS",
+    "AUDIT_EVENTS",
+];
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    ///
+    /// # Errors
+    ///
+    /// If one is missing or of another type.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, AuditRing, CgroupRing), KernelError> {
+        let mut maps = Self {
+            generation: take(ebpf, "GENERATION")?,
+            addresses: take(ebpf, "ADDRESSES")?,
+            ports: take(ebpf, "PORTS")?,
+            rules: take(ebpf, "RULES")?,
+            identities: take(ebpf, "IDENTITIES")?,
+            cgroups: take(ebpf, "CGROUPS")?,
+            counters: take(ebpf, "COUNTERS")?,
+            enrolled: take(ebpf, "ENROLLED")?,
+            labelled: [HashSet::new(), HashSet::new()],
+        };
+        for key in maps.cgroups.keys() {
+            let LabelKey { cgroup_id, slot } = key.map_err(of("CGROUPS"))?;
+            maps.labelled[usize::from(slot == 1)].insert(cgroup_id);
+        }
+        let audit: RingBuf<MapData> = take(ebpf, "AUDIT_EVENTS")?;
+        let cgroups: RingBuf<MapData> = take(ebpf, "CGROUP_EVENTS")?;
+        Ok((maps, AuditRing(audit), CgroupRing(cgroups)))
+    }
+
+    /// The generation in force, 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read it.
+    pub(super) fn generation(&self) -> Result<u64, KernelError> {
+        self.generation.get(&0, 0).map_err(of("GENERATION"))
+    }
+
+    /// Writes `next` into the idle slot and makes it the generation `number`.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be made or written. The generation in force is then untouched.
+    pub(super) fn swap(&mut self, number: u64, next: &Generation<'_>) -> Result<(), KernelError> {
+        let slot = slot_of(number);
+        let addresses = addresses_of(next.compiled)?;
+        let rules = rules_of(next.compiled)?;
+        self.write_ports(slot, next.compiled)?;
+        self.write_identities(slot, &next.identities)?;
+        self.write_labels(slot, &next.labels)?;
+        self.addresses
+            .set(slot, &addresses, 0)
+            .map_err(of("ADDRESSES"))?;
+        self.rules.set(slot, &rules, 0).map_err(of("RULES"))?;
+        self.generation
+            .set(0, number, 0)
+            .map_err(of("GENERATION"))?;
+        // A program that read the former number may still be at work in the former slot, which the
+        // next swap overwrites. The kernel waits for all running programs before it returns from a
+        // write to a map of maps (`maybe_wait_bpf_programs`), so one more such write makes sure.
+        self.rules.set(slot, &rules, 0).map_err(of("RULES"))
+    }
+
+    fn write_ports(&mut self, slot: u32, compiled: &Compiled) -> Result<(), KernelError> {
+        for (offset, classes) in [(0, &compiled.ports.tcp), (1, &compiled.ports.udp)] {
+            let table: &PortTable =
+                classes
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_error| KernelError::Unsupported {
+                        what: format!("{} ports", classes.len()),
+                    })?;
+            self.ports
+                .set(slot * 2 + offset, table, 0)
+                .map_err(of("PORTS"))?;
+        }
+        Ok(())
+    }
+
+    fn write_identities(
+        &mut self,
+        slot: u32,
+        identities: &[(AgentId, IdentityRecord)],
+    ) -> Result<(), KernelError> {
+        let mut records = vec![IdentityRecord::default(); MAX_IDENTITIES as usize];
+        for (id, record) in identities {
+            let entry = records
+                .get_mut(id.0 as usize)
+                .ok_or_else(|| KernelError::Unsupported {
+                    what: format!("more than {MAX_IDENTITIES} identities in one boot"),
+                })?;
+            *entry = IdentityRecord {
+                flags: record.flags | FLAG_PRESENT,
+                ..*record
+            };
+        }
+        for (index, record) in (slot * MAX_IDENTITIES..).zip(records) {
+            self.identities
+                .set(index, record, 0)
+                .map_err(of("IDENTITIES"))?;
+        }
+        Ok(())
+    }
+
+    fn write_labels(&mut self, slot: u32, labels: &[(u64, AgentId)]) -> Result<(), KernelError> {
+        if labels.len() > MAX_CGROUPS as usize / 2 {
+            return Err(KernelError::Unsupported {
+                what: format!(
+                    "{} labelled cgroups; the most is {}",
+                    labels.len(),
+                    MAX_CGROUPS / 2
+                ),
+            });
+        }
+        let wanted: HashSet<u64> = labels.iter().map(|&(cgroup_id, _)| cgroup_id).collect();
+        let stale: Vec<u64> = self.labelled[slot as usize]
+            .difference(&wanted)
+            .copied()
+            .collect();
+        for cgroup_id in stale {
+            self.remove_label(slot, cgroup_id)?;
+        }
+        for &(cgroup_id, identity) in labels {
+            self.insert_label(slot, cgroup_id, identity)?;
+        }
+        Ok(())
+    }
+
+    /// Labels a cgroup in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub(super) fn label(
+        &mut self,
+        generation: u64,
+        cgroup_id: u64,
+        identity: AgentId,
+    ) -> Result<(), KernelError> {
+        self.insert_label(slot_of(generation), cgroup_id, identity)
+    }
+
+    /// Forgets a cgroup in both slots.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(super) fn unlabel(&mut self, cgroup_id: u64) -> Result<(), KernelError> {
+        for slot in [0, 1] {
+            if self.labelled[slot as usize].contains(&cgroup_id) {
+                self.remove_label(slot, cgroup_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert_label(
+        &mut self,
+        slot: u32,
+        cgroup_id: u64,
+        identity: AgentId,
+    ) -> Result<(), KernelError> {
+        let key = LabelKey {
+            cgroup_id,
+            slot: slot.into(),
+        };
+        self.cgroups
+            .insert(key, Label(identity), 0)
+            .map_err(of("CGROUPS"))?;
+        self.labelled[slot as usize].insert(cgroup_id);
+        Ok(())
+    }
+
+    fn remove_label(&mut self, slot: u32, cgroup_id: u64) -> Result<(), KernelError> {
+        self.cgroups
+            .remove(&LabelKey {
+                cgroup_id,
+                slot: slot.into(),
+            })
+            .map_err(of("CGROUPS"))?;
+        self.labelled[slot as usize].remove(&cgroup_id);
+        Ok(())
+    }
+
+    /// Totals of an identity over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read them.
+    pub(super) fn counters(&self, identity: AgentId) -> Result<Counters, KernelError> {
+        let values = self.counters.get(&identity.0, 0).map_err(of("COUNTERS"))?;
+        Ok(values
+            .iter()
+            .fold(Counters::default(), |sum, cpu| Counters {
+                events_produced: sum.events_produced + cpu.events_produced,
+                events_dropped: sum.events_dropped + cpu.events_dropped,
+                allowed: sum.allowed + cpu.allowed,
+                denied: sum.denied + cpu.denied,
+                would_deny: sum.would_deny + cpu.would_deny,
+                closed: sum.closed + cpu.closed,
+                bytes_out: sum.bytes_out + cpu.bytes_out,
+                bytes_in: sum.bytes_in + cpu.bytes_in,
+            }))
+    }
+
+    /// Sockets seen and retagged by enrolment scans so far.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read them.
+    pub(super) fn enrolled(&self) -> Result<(u64, u64), KernelError> {
+        let read = |index| self.enrolled.get(&index, 0).map_err(of("ENROLLED"));
+        Ok((read(0)?, read(1)?))
+    }
+}
+
+/// The slot of a generation: its low bit.
+fn slot_of(generation: u64) -> u32 {
+    u32::from(generation & 1 == 1)
+}
+
+/// A trie of just the size that `compiled` needs.
+fn addresses_of(compiled: &Compiled) -> Result<Addresses, KernelError> {
+    let mut trie = Addresses::create(size(compiled.addresses.len())?, BPF_F_NO_PREALLOC)
+        .map_err(of("ADDRESSES"))?;
+    for entry in &compiled.addresses {
+        let key = lpm_trie::Key::new(entry.length.into(), entry.address.0);
+        trie.insert(&key, entry.class, 0).map_err(of("ADDRESSES"))?;
+    }
+    Ok(trie)
+}
+
+/// A hash of just the size that `compiled` needs.
+fn rules_of(compiled: &Compiled) -> Result<Rules, KernelError> {
+    let mut rules = Rules::create(size(compiled.rules.len())?, 0).map_err(of("RULES"))?;
+    for (key, entry) in &compiled.rules {
+        rules.insert(key, entry, 0).map_err(of("RULES"))?;
+    }
+    Ok(rules)
+}
+
+/// Capacity for `entries`; a map cannot have none.
+fn size(entries: usize) -> Result<u32, KernelError> {
+    u32::try_from(entries.max(1)).map_err(|_error| KernelError::Unsupported {
+        what: format!("a map of {entries} entries"),
+    })
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::NoMap { name })?;
+    T::try_from(map).map_err(of(name))
+}
+
+fn of(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { name, source }
+}

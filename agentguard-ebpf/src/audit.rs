@@ -1,0 +1,195 @@
+//! Audit: counts everything exactly, and writes events to the ring.
+
+use agentguard_common::{
+    audit::{AuditEvent, Counters, EventKind, Hook},
+    capacity::{AUDIT_RING_BYTES, MAX_IDENTITIES},
+    connection::{Address, Direction, Protocol},
+    identity::{AgentId, FLAG_QUIET},
+    verdict::{Reason, Verdict},
+};
+use aya_ebpf::{
+    EbpfContext,
+    btf_maps::{PerCpuArray, RingBuf},
+    helpers::generated::bpf_get_socket_cookie,
+    macros::btf_map,
+};
+
+use crate::{atomic, policy::Active, tag::Tag, verdict::Judgement};
+
+/// Events on their way to the daemon, the only reader.
+#[btf_map]
+static AUDIT_EVENTS: RingBuf<AuditEvent, { AUDIT_RING_BYTES as usize }> = RingBuf::new();
+
+/// Totals by identity. Only the programs write, atomically: a program in softirq can interrupt one
+/// in process context on the same CPU.
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, { MAX_IDENTITIES as usize }> = PerCpuArray::new();
+
+/// What an event tells besides the judgement and the task.
+pub struct Subject {
+    pub kind: EventKind,
+    pub hook: Hook,
+    pub direction: Direction,
+    pub protocol: Protocol,
+    pub local: Address,
+    pub remote: Address,
+    pub local_port: u16,
+    pub remote_port: u16,
+}
+
+/// What a flow amounted to.
+pub struct Totals {
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub packets_in: u64,
+    pub duration_ns: u64,
+}
+
+/// The ground on which an event stands.
+#[derive(Clone, Copy)]
+pub struct Ground {
+    pub identity: AgentId,
+    pub generation: u64,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub rule: u32,
+}
+
+/// Counts a judgement, and writes an event of it unless it is a pass that nobody asks about.
+#[inline(always)]
+pub fn record(
+    context: &impl EbpfContext,
+    active: Active,
+    judgement: &Judgement,
+    tag: Option<&Tag>,
+    subject: &Subject,
+    now_ns: u64,
+) {
+    let Some(counters) = counters_of(judgement.identity) else {
+        return;
+    };
+    // SAFETY: the value is this CPU's and lives as long as the map.
+    unsafe {
+        match judgement.decision.verdict {
+            Verdict::Allow => atomic::add(&raw mut (*counters).allowed, 1),
+            Verdict::Deny => atomic::add(&raw mut (*counters).denied, 1),
+            Verdict::WouldDeny => atomic::add(&raw mut (*counters).would_deny, 1),
+        }
+    }
+    if judgement.decision.verdict == Verdict::Allow && judgement.record.has(FLAG_QUIET) {
+        return;
+    }
+    let ground = Ground {
+        identity: judgement.identity,
+        generation: active.generation,
+        verdict: judgement.decision.verdict,
+        reason: judgement.decision.reason,
+        rule: judgement.decision.rule,
+    };
+    write(context, counters, ground, tag, subject, None, now_ns);
+}
+
+/// Counts the end of a flow and writes its event, unless its identity is quiet.
+#[inline(always)]
+pub fn record_close(
+    context: &impl EbpfContext,
+    active: Active,
+    ground: Ground,
+    tag: &Tag,
+    subject: &Subject,
+    totals: &Totals,
+    now_ns: u64,
+) {
+    let Some(counters) = counters_of(ground.identity) else {
+        return;
+    };
+    // SAFETY: as in `record`.
+    unsafe {
+        atomic::add(&raw mut (*counters).closed, 1);
+        atomic::add(&raw mut (*counters).bytes_out, totals.bytes_out);
+        atomic::add(&raw mut (*counters).bytes_in, totals.bytes_in);
+    }
+    if !active.record(ground.identity).has(FLAG_QUIET) {
+        write(
+            context,
+            counters,
+            ground,
+            Some(tag),
+            subject,
+            Some(totals),
+            now_ns,
+        );
+    }
+}
+
+#[inline(always)]
+fn counters_of(identity: AgentId) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(identity.0)
+}
+
+#[inline(always)]
+fn write(
+    context: &impl EbpfContext,
+    counters: *mut Counters,
+    ground: Ground,
+    tag: Option<&Tag>,
+    subject: &Subject,
+    totals: Option<&Totals>,
+    now_ns: u64,
+) {
+    // SAFETY: as in `record`.
+    unsafe { atomic::add(&raw mut (*counters).events_produced, 1) };
+    let Some(mut entry) = AUDIT_EVENTS.reserve(0) else {
+        // SAFETY: as in `record`.
+        unsafe { atomic::add(&raw mut (*counters).events_dropped, 1) };
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: `event` is a whole reserved record, and every field of it is written; field by field,
+    // since a copy on the stack would leave too little of its 512 bytes. The cookie helper takes the
+    // context of each program type used here.
+    unsafe {
+        (*event).time_ns = now_ns;
+        (*event).generation = ground.generation;
+        (*event).socket_cookie = bpf_get_socket_cookie(context.as_ptr());
+        (*event).identity = ground.identity;
+        (*event).rule = ground.rule;
+        (*event).verdict = ground.verdict;
+        (*event).reason = ground.reason;
+        (*event).local = subject.local;
+        (*event).remote = subject.remote;
+        (*event).local_port = subject.local_port;
+        (*event).remote_port = subject.remote_port;
+        (*event).kind = subject.kind;
+        (*event).direction = subject.direction;
+        (*event).protocol = subject.protocol;
+        (*event).hook = subject.hook;
+        (*event).reserved = [0; 6];
+        if let Some(tag) = tag {
+            (*event).cgroup_id = tag.cgroup_id;
+            (*event).pid = tag.pid;
+            (*event).uid = tag.uid;
+            (*event).comm = tag.comm;
+        } else {
+            (*event).cgroup_id = 0;
+            (*event).pid = 0;
+            (*event).uid = 0;
+            (*event).comm = [0; 16];
+        }
+        if let Some(totals) = totals {
+            (*event).bytes_out = totals.bytes_out;
+            (*event).bytes_in = totals.bytes_in;
+            (*event).packets_out = totals.packets_out;
+            (*event).packets_in = totals.packets_in;
+            (*event).duration_ns = totals.duration_ns;
+        } else {
+            (*event).bytes_out = 0;
+            (*event).bytes_in = 0;
+            (*event).packets_out = 0;
+            (*event).packets_in = 0;
+            (*event).duration_ns = 0;
+        }
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,76 @@
+//! The verdict of a program: the shared decision, asked for each identity that has a say.
+
+use agentguard_common::{
+    connection::Connection,
+    identity::{AgentId, FLAG_RESTRICTED, IdentityRecord},
+    verdict::{Decision, Verdict, decide},
+};
+
+use crate::policy::Active;
+
+/// A decision and whose it is.
+#[derive(Clone, Copy)]
+pub struct Judgement {
+    /// The identity that it is accounted to.
+    pub identity: AgentId,
+    /// Its record in the generation that judged.
+    pub record: IdentityRecord,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl Judgement {
+    /// Judges `connection` for one identity.
+    #[inline(always)]
+    pub fn of(active: Active, identity: AgentId, connection: &Connection, now_ns: u64) -> Self {
+        let record = active.record(identity);
+        Self {
+            identity,
+            record,
+            decision: decide(&active, &record, connection, now_ns),
+        }
+    }
+
+    /// Judges `connection` for the task that asks and for the owner of the socket it uses: handing a
+    /// socket over, or moving to another cgroup with one, gains nothing.
+    #[inline(always)]
+    pub fn of_both(
+        active: Active,
+        caller: AgentId,
+        owner: AgentId,
+        connection: &Connection,
+        now_ns: u64,
+    ) -> Self {
+        let first = Self::of(active, caller, connection, now_ns);
+        if owner == caller || owner == AgentId::NONE {
+            return first;
+        }
+        let second = Self::of(active, owner, connection, now_ns);
+        if second.rank() > first.rank() {
+            second
+        } else {
+            first
+        }
+    }
+
+    /// Which of two judgements stands: a refusal before a would-be refusal before a pass; and among
+    /// passes the one of a restricted identity, since the flow is then its own.
+    #[inline(always)]
+    const fn rank(&self) -> u32 {
+        let strictness = match self.decision.verdict {
+            Verdict::Allow => 0,
+            Verdict::WouldDeny => 2,
+            Verdict::Deny => 4,
+        };
+        strictness + self.record.has(FLAG_RESTRICTED) as u32
+    }
+
+    /// Whether the call or packet goes through.
+    #[inline(always)]
+    pub const fn passes(&self) -> bool {
+        match self.decision.verdict {
+            Verdict::Allow | Verdict::WouldDeny => true,
+            Verdict::Deny => false,
+        }
+    }
+}
