@@ -93,13 +93,13 @@ impl Network {
              neigh add {CLIENT_V4} lladdr 02:00:00:00:00:01 dev {SERVER_LINK} nud permanent\n\
              neigh add {CLIENT_V6} lladdr 02:00:00:00:00:01 dev {SERVER_LINK} nud permanent\n\
              route add local 10.0.0.0/8 dev lo\n\
-             -6 route add local fd00::/16 dev lo\n",
+             route add local fd00::/16 dev lo\n",
         ));
         client.configure(&format!(
             "neigh add {SERVER_V4} lladdr 02:00:00:00:00:02 dev {CLIENT_LINK} nud permanent\n\
              neigh add {SERVER_V6} lladdr 02:00:00:00:00:02 dev {CLIENT_LINK} nud permanent\n\
              route add default via {SERVER_V4}\n\
-             -6 route add default via {SERVER_V6}\n",
+             route add default via {SERVER_V6}\n",
         ));
         client.set_sysctl("ipv4/ping_group_range", "0 2147483647");
         // Fast open without a cookie: the first packet of the first connection carries data.
