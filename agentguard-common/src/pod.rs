@@ -5,7 +5,7 @@ use crate::{
     cgroup::{Label, LabelKey},
     connection::Address,
     identity::{AgentId, IdentityRecord},
-    policy::{RuleEntry, RuleKey},
+    policy::RuleKey,
 };
 
 // SAFETY: transparent over `[u8; 16]`.
@@ -20,7 +20,5 @@ unsafe impl aya::Pod for IdentityRecord {}
 unsafe impl aya::Pod for Label {}
 // SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for LabelKey {}
-// SAFETY: as for `IdentityRecord`.
-unsafe impl aya::Pod for RuleEntry {}
 // SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for RuleKey {}

@@ -40,15 +40,37 @@ pub struct RuleKey {
 }
 
 /// What a cell says.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleEntry {
     /// Number of the rule that decides.
     pub rule: u32,
-    /// 1 allows, anything else denies.
-    pub allow: u32,
+    /// Whether it allows.
+    pub allow: bool,
+}
+
+impl RuleEntry {
+    /// As the kernel map holds it: a plain number, since Linux 6.1 takes a map whose values are
+    /// structures for another kind of map than its twin made without type information
+    /// (`bpf_map_meta_equal` compares where a timer would be), and refuses to swap it in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        (self.rule as u64) | (self.allow as u64) << 32
+    }
+
+    /// From [`RuleEntry::to_word`].
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the upper half is cut on purpose"
+    )]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            rule: word as u32,
+            allow: word >> 32 == 1,
+        }
+    }
 }
 
 /// The compiled tables of one generation: maps in the kernel, vectors in the daemon.
@@ -120,5 +142,15 @@ fn rule_of(
 // As in `audit.rs`.
 const _: () = {
     assert!(size_of::<RuleKey>() == 12);
-    assert!(size_of::<RuleEntry>() == 8);
+    assert!(
+        RuleEntry::from_word(
+            RuleEntry {
+                rule: u32::MAX,
+                allow: true
+            }
+            .to_word()
+        )
+        .rule
+            == u32::MAX
+    );
 };

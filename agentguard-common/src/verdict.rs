@@ -103,7 +103,7 @@ pub fn decide(
         return Decision::allow(Reason::Unrestricted, NO_RULE);
     }
     match find_rule(tables, identity.profile, connection) {
-        Some(entry) if entry.allow == 1 => Decision::allow(Reason::Rule, entry.rule),
+        Some(entry) if entry.allow => Decision::allow(Reason::Rule, entry.rule),
         Some(entry) => Decision::refuse(identity, Reason::Rule, entry.rule),
         None => Decision::refuse(identity, Reason::NoRule, NO_RULE),
     }

@@ -1,5 +1,7 @@
 //! The policy in force: which slot is active, and its tables.
 
+use core::arch::asm;
+
 use agentguard_common::{
     capacity::MAX_IDENTITIES,
     connection::{Address, Protocol},
@@ -31,7 +33,7 @@ static PORTS: Array<PortClasses, 4> = Array::new();
 
 /// Cell → rule, by slot. The daemon puts a new map in the idle slot.
 #[btf_map]
-static RULES: ArrayOfMaps<HashMap<RuleKey, RuleEntry, 1>, 2> = ArrayOfMaps::new();
+static RULES: ArrayOfMaps<HashMap<RuleKey, u64, 1>, 2> = ArrayOfMaps::new();
 
 /// How each identity is judged: all of slot 0, then all of slot 1. The daemon writes the idle slot.
 #[btf_map]
@@ -99,15 +101,29 @@ impl Tables for Active {
         let Some(classes) = PORTS.get(table) else {
             return 0;
         };
-        // SAFETY: a u16 cannot exceed the 65,536 entries; `get` would leave a panic path in the
-        // program, which the verifier refuses.
-        unsafe { *classes.0.get_unchecked(usize::from(port)) }
+        // SAFETY: the mask keeps the index within the 65,536 entries; `get` would leave a panic path
+        // in the program, which the verifier refuses.
+        unsafe { *classes.0.get_unchecked(masked(port)) }
     }
 
     #[inline(always)]
     fn rule(&self, key: &RuleKey) -> Option<RuleEntry> {
         let rules = RULES.get(self.slot())?;
         // SAFETY: the map is never written after it is put in its slot.
-        unsafe { rules.get(key) }.copied()
+        unsafe { rules.get(key) }.map(|&word| RuleEntry::from_word(word))
     }
+}
+
+/// `port` as an index, with the mask spelled out.
+///
+/// The verifier of Linux 6.12 and before knows nothing of a value after a byte swap, while the
+/// compiler knows that 16 bits came out of it and drops a mask written in Rust.
+#[inline(always)]
+fn masked(port: u16) -> usize {
+    let mut index = u64::from(port);
+    // SAFETY: changes its operand only.
+    unsafe {
+        asm!("{index} &= 65535", index = inout(reg) index, options(pure, nomem, nostack));
+    }
+    index as usize
 }

@@ -34,9 +34,18 @@ impl Tables for Few {
             return None;
         };
         match (direction, protocol, port_class) {
-            (0, 0 | 1, 1) => Some(RuleEntry { rule: 1, allow: 1 }),
-            (0, 0 | 1, 2) => Some(RuleEntry { rule: 2, allow: 0 }),
-            (1, 1, 2) => Some(RuleEntry { rule: 3, allow: 1 }),
+            (0, 0 | 1, 1) => Some(RuleEntry {
+                rule: 1,
+                allow: true,
+            }),
+            (0, 0 | 1, 2) => Some(RuleEntry {
+                rule: 2,
+                allow: false,
+            }),
+            (1, 1, 2) => Some(RuleEntry {
+                rule: 3,
+                allow: true,
+            }),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use agentguard_common::{
     capacity::{MAX_CGROUPS, MAX_IDENTITIES},
     cgroup::{Label, LabelKey},
     identity::{AgentId, FLAG_PRESENT, IdentityRecord},
-    policy::{RuleEntry, RuleKey},
+    policy::RuleKey,
 };
 use aya::{
     Ebpf,
@@ -24,7 +24,7 @@ use crate::policy::compiled::Compiled;
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 type Addresses = LpmTrie<MapData, [u8; 16], u32>;
-type Rules = HashMap<MapData, RuleKey, RuleEntry>;
+type Rules = HashMap<MapData, RuleKey, u64>;
 type PortTable = [u16; 65_536];
 
 /// The maps that the daemon reads and writes.
@@ -288,7 +288,7 @@ fn addresses_of(compiled: &Compiled) -> Result<Addresses, KernelError> {
 fn rules_of(compiled: &Compiled) -> Result<Rules, KernelError> {
     let mut rules = Rules::create(size(compiled.rules.len())?, 0).map_err(of("RULES"))?;
     for (key, entry) in &compiled.rules {
-        rules.insert(key, entry, 0).map_err(of("RULES"))?;
+        rules.insert(key, entry.to_word(), 0).map_err(of("RULES"))?;
     }
     Ok(rules)
 }

@@ -52,7 +52,7 @@ pub struct PortClasses {
 }
 
 /// A place in a policy file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Location {
     /// The file.
     pub file: PathBuf,

@@ -1,0 +1,196 @@
+//! Where each event went, exactly: delivered, folded, held, dropped in the kernel, or undecodable.
+
+use std::collections::HashMap;
+
+use agentguard_common::{audit::Counters, identity::AgentId};
+
+/// What the daemon did with the events of one identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    /// Events taken from the ring.
+    received: u64,
+    /// Records passed on.
+    delivered: u64,
+    /// Events that those records stand for.
+    recorded: u64,
+    /// The kernel's counters before this daemon.
+    before: Counters,
+    /// Events dropped since then that a record has told of.
+    reported: u64,
+}
+
+/// The accounts of all identities.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    accounts: HashMap<AgentId, Account>,
+    undecodable: u64,
+    undecodable_reported: u64,
+}
+
+/// The books of one identity since the daemon started. At any time
+/// `produced + inherited == received + dropped + unread` and
+/// `received == delivered + folded + held`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Balance {
+    /// Events that the kernel programs wanted to write.
+    pub produced: u64,
+    /// Of those, events that found the ring full.
+    pub dropped: u64,
+    /// Events taken from the ring.
+    pub received: u64,
+    /// Records passed to the sinks.
+    pub delivered: u64,
+    /// Events that a record stands for besides its first.
+    pub folded: u64,
+    /// Events that wait for the end of their window.
+    pub held: u64,
+    /// Events still in the ring, or undecodable.
+    pub unread: u64,
+    /// Events received that an earlier daemon had left in the ring.
+    pub inherited: u64,
+}
+
+/// Events lost since the last time somebody asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Since then.
+    pub lost: u64,
+    /// Since the daemon started.
+    pub total: u64,
+}
+
+impl Accounts {
+    /// Counts from `counters` on: those of adopted maps hold what earlier daemons accounted for.
+    pub fn begin(&mut self, id: AgentId, counters: Counters) {
+        self.accounts.entry(id).or_default().before = counters;
+    }
+
+    /// Counts an event taken from the ring.
+    pub fn receive(&mut self, id: AgentId) {
+        self.accounts.entry(id).or_default().received += 1;
+    }
+
+    /// Counts a record passed on that stands for `count` events.
+    pub fn deliver(&mut self, id: AgentId, count: u64) {
+        let account = self.accounts.entry(id).or_default();
+        account.delivered += 1;
+        account.recorded += count;
+    }
+
+    /// Counts an event that did not decode: it cannot be anybody's.
+    pub fn count_undecodable(&mut self) {
+        self.undecodable += 1;
+    }
+
+    /// Events that did not decode.
+    #[must_use]
+    pub const fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// The books of `id`, with what the kernel says of it.
+    #[must_use]
+    pub fn balance(&self, id: AgentId, counters: &Counters) -> Balance {
+        let account = self.accounts.get(&id).copied().unwrap_or_default();
+        let produced = counters
+            .events_produced
+            .saturating_sub(account.before.events_produced);
+        let dropped = counters
+            .events_dropped
+            .saturating_sub(account.before.events_dropped);
+        Balance {
+            produced,
+            dropped,
+            received: account.received,
+            delivered: account.delivered,
+            folded: account.recorded - account.delivered,
+            held: account.received - account.recorded,
+            unread: produced.saturating_sub(dropped + account.received),
+            inherited: (dropped + account.received).saturating_sub(produced),
+        }
+    }
+
+    /// Drops of `id` in the kernel that were not told of yet, if there are any. Asking tells.
+    pub fn take_dropped(&mut self, id: AgentId, counters: &Counters) -> Option<Growth> {
+        let total = self.balance(id, counters).dropped;
+        grow(&mut self.accounts.entry(id).or_default().reported, total)
+    }
+
+    /// Undecodable events that were not told of yet, if there are any. Asking tells.
+    pub fn take_undecodable(&mut self) -> Option<Growth> {
+        grow(&mut self.undecodable_reported, self.undecodable)
+    }
+}
+
+/// Moves `reported` up to `total`, and says by how much.
+pub(super) fn grow(reported: &mut u64, total: u64) -> Option<Growth> {
+    let lost = total.checked_sub(*reported).filter(|lost| *lost > 0)?;
+    *reported = total;
+    Some(Growth { lost, total })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: AgentId = AgentId(3);
+
+    fn counters(produced: u64, dropped: u64) -> Counters {
+        Counters {
+            events_produced: produced,
+            events_dropped: dropped,
+            ..Counters::default()
+        }
+    }
+
+    #[test]
+    fn the_books_balance() {
+        let mut accounts = Accounts::default();
+        accounts.begin(ID, counters(100, 10));
+        for _ in 0..6 {
+            accounts.receive(ID);
+        }
+        accounts.deliver(ID, 1);
+        accounts.deliver(ID, 3);
+        let balance = accounts.balance(ID, &counters(110, 12));
+        assert_eq!(
+            balance,
+            Balance {
+                produced: 10,
+                dropped: 2,
+                received: 6,
+                delivered: 2,
+                folded: 2,
+                held: 2,
+                unread: 2,
+                inherited: 0,
+            }
+        );
+    }
+
+    #[test]
+    fn events_of_an_earlier_daemon_are_told_apart() {
+        let mut accounts = Accounts::default();
+        accounts.begin(ID, counters(100, 0));
+        accounts.receive(ID);
+        let balance = accounts.balance(ID, &counters(100, 0));
+        assert_eq!((balance.unread, balance.inherited), (0, 1));
+    }
+
+    #[test]
+    fn a_loss_is_told_once() {
+        let mut accounts = Accounts::default();
+        accounts.begin(ID, counters(5, 5));
+        assert_eq!(accounts.take_dropped(ID, &counters(5, 5)), None);
+        let growth = Growth { lost: 2, total: 2 };
+        assert_eq!(accounts.take_dropped(ID, &counters(9, 7)), Some(growth));
+        assert_eq!(accounts.take_dropped(ID, &counters(9, 7)), None);
+        let growth = Growth { lost: 1, total: 3 };
+        assert_eq!(accounts.take_dropped(ID, &counters(9, 8)), Some(growth));
+
+        accounts.count_undecodable();
+        let growth = Growth { lost: 1, total: 1 };
+        assert_eq!(accounts.take_undecodable(), Some(growth));
+        assert_eq!(accounts.take_undecodable(), None);
+    }
+}

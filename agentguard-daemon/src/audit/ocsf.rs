@@ -1,0 +1,356 @@
+//! Records to OCSF 1.8.0, one compact JSON line each.
+//!
+//! Every string is escaped as [`super::escape`] tells and bounded, so that a line stays below
+//! [`MAX_LINE_BYTES`] whatever a process or a policy calls itself; `metadata.is_truncated` says when
+//! something was cut.
+
+mod connection;
+mod schema;
+
+use uuid::{Builder, Uuid};
+
+use self::schema::{
+    Action, Classification, Device, Entity, Event, Metadata, Os, Own, Policy, Product, Severity,
+    Status, Unmapped,
+};
+use super::{
+    escape::{Escaped, Untrusted, escape},
+    record::{AuditRecord, EventsLost, Loss, PolicyLoaded, PolicyRejected},
+};
+
+/// Longest line, its newline included: what rsyslog accepts by default.
+pub const MAX_LINE_BYTES: usize = 8_192;
+
+/// Limits of escaped text, in bytes. JSON may double each; together they fit [`MAX_LINE_BYTES`].
+mod limit {
+    pub(super) const NAME: usize = 96;
+    pub(super) const TEXT: usize = 192;
+    pub(super) const PATH: usize = 320;
+    pub(super) const HOST: usize = 64;
+}
+
+/// What is the same in all events of a daemon.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Version of agentguard.
+    pub version: String,
+    /// Name of the host.
+    pub hostname: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
+/// Turns records into lines, and numbers them.
+#[derive(Debug)]
+pub struct Encoder {
+    host: Host,
+    seed: [u8; 16],
+    sequence: u64,
+}
+
+/// Collects whether anything of one event was cut.
+#[derive(Debug, Default)]
+struct Text {
+    is_cut: bool,
+}
+
+impl Text {
+    fn of(&mut self, text: &str, limit: usize) -> String {
+        self.take(escape(text.as_bytes(), limit))
+    }
+
+    fn of_untrusted(&mut self, bytes: &Untrusted, limit: usize) -> String {
+        self.take(bytes.escape(limit))
+    }
+
+    fn take(&mut self, escaped: Escaped) -> String {
+        self.is_cut |= escaped.is_cut;
+        escaped.text
+    }
+}
+
+impl Encoder {
+    /// `seed` holds random bits, other ones for each start of the daemon: event ids are unique as
+    /// long as it is.
+    #[must_use]
+    pub const fn new(host: Host, seed: Uuid) -> Self {
+        Self {
+            host,
+            seed: seed.into_bytes(),
+            sequence: 0,
+        }
+    }
+
+    /// The next line, without its newline.
+    pub fn encode(&mut self, record: &AuditRecord) -> String {
+        self.sequence += 1;
+        let mut text = Text::default();
+        let mut event = match record {
+            AuditRecord::Connection(record) => connection::event(record, &self.host, &mut text),
+            AuditRecord::PolicyLoaded(record) => policy_loaded(record),
+            AuditRecord::PolicyRejected(record) => policy_rejected(record, &mut text),
+            AuditRecord::DaemonStarted { .. } => self.lifecycle(3, "Start", "started", &mut text),
+            AuditRecord::DaemonStopped { .. } => self.lifecycle(4, "Stop", "stopped", &mut text),
+            AuditRecord::EventsLost(record) => events_lost(record, &mut text),
+        };
+        event.time = record.time().as_millisecond();
+        event.device = device(&self.host, &mut text);
+        event.metadata = Metadata {
+            version: "1.8.0",
+            product: self.product(&mut text),
+            profiles: ["host", "security_control"],
+            uid: self.uid(event.time).to_string(),
+            sequence: self.sequence,
+            is_truncated: text.is_cut,
+        };
+        match serde_json::to_string(&event) {
+            Ok(line) => line,
+            // Only maps with keys that are no strings and failing `Serialize` code can fail: the
+            // schema has neither.
+            Err(error) => unreachable!("an event of plain structs serialises: {error}"),
+        }
+    }
+
+    /// UUIDv7 whose random part is the seed and the sequence number.
+    fn uid(&self, time_ms: i64) -> Uuid {
+        let mut random = [0; 10];
+        let [_, _, _, _, _, _, seed @ ..] = &self.seed;
+        random.copy_from_slice(seed);
+        let [.., a, b, c, d] = self.sequence.to_be_bytes();
+        random[6..].copy_from_slice(&[a, b, c, d]);
+        Builder::from_unix_timestamp_millis(u64::try_from(time_ms).unwrap_or(0), &random)
+            .into_uuid()
+    }
+
+    fn product(&self, text: &mut Text) -> Product {
+        Product {
+            name: "agentguard",
+            vendor_name: "agentguard",
+            version: text.of(&self.host.version, limit::HOST),
+        }
+    }
+
+    fn lifecycle(
+        &self,
+        activity_id: u32,
+        activity: &'static str,
+        verb: &str,
+        text: &mut Text,
+    ) -> Event {
+        let app = self.product(text);
+        Event {
+            class: LIFECYCLE.activity(activity_id, activity),
+            severity: INFORMATIONAL,
+            message: format!("agentguard {} {verb}", app.version),
+            status: SUCCESS,
+            app: Some(app),
+            ..Event::default()
+        }
+    }
+}
+
+/// A class of OCSF.
+struct Class {
+    uid: u32,
+    name: &'static str,
+    category_uid: u32,
+    category: &'static str,
+}
+
+const NETWORK: Class = Class {
+    uid: 4001,
+    name: "Network Activity",
+    category_uid: 4,
+    category: "Network Activity",
+};
+const ENTITY: Class = Class {
+    uid: 3004,
+    name: "Entity Management",
+    category_uid: 3,
+    category: "Identity & Access Management",
+};
+const LIFECYCLE: Class = Class {
+    uid: 6002,
+    name: "Application Lifecycle",
+    category_uid: 6,
+    category: "Application Activity",
+};
+const ERROR: Class = Class {
+    uid: 6008,
+    name: "Application Error",
+    category_uid: 6,
+    category: "Application Activity",
+};
+
+impl Class {
+    fn activity(&self, id: u32, name: &'static str) -> Classification {
+        Classification {
+            class_uid: self.uid,
+            class_name: self.name,
+            category_uid: self.category_uid,
+            category_name: self.category,
+            activity_id: id,
+            activity_name: name,
+            type_uid: self.uid * 100 + id,
+            type_name: format!("{}: {name}", self.name),
+        }
+    }
+}
+
+const INFORMATIONAL: Severity = severity(1, "Informational");
+const LOW: Severity = severity(2, "Low");
+const MEDIUM: Severity = severity(3, "Medium");
+const HIGH: Severity = severity(4, "High");
+
+const fn severity(severity_id: u32, severity: &'static str) -> Severity {
+    Severity {
+        severity_id,
+        severity,
+    }
+}
+
+const SUCCESS: Status = Status {
+    status_id: 1,
+    status: "Success",
+    status_code: None,
+    status_detail: None,
+};
+const FAILURE: Status = Status {
+    status_id: 2,
+    status: "Failure",
+    status_code: None,
+    status_detail: None,
+};
+
+const ALLOWED: Action = Action {
+    action_id: 1,
+    action: "Allowed",
+    disposition_id: 1,
+    disposition: "Allowed",
+};
+const BLOCKED: Action = Action {
+    action_id: 2,
+    action: "Denied",
+    disposition_id: 2,
+    disposition: "Blocked",
+};
+const DETECTED: Action = Action {
+    action_id: 3,
+    action: "Observed",
+    disposition_id: 15,
+    disposition: "Detected",
+};
+
+fn device(host: &Host, text: &mut Text) -> Device {
+    Device {
+        type_id: 0,
+        type_name: "Unknown",
+        hostname: text.of(&host.hostname, limit::HOST),
+        boot_uid: text.of(&host.boot_id, limit::HOST),
+        os: Os {
+            name: "Linux",
+            type_id: 200,
+            type_name: "Linux",
+        },
+    }
+}
+
+fn policy(generation: u64) -> Policy {
+    Policy {
+        name: "agentguard",
+        version: generation.to_string(),
+        is_applied: true,
+    }
+}
+
+fn policy_entity(generation: u64) -> Entity {
+    Entity {
+        name: "agentguard",
+        type_id: 5,
+        type_name: "Policy",
+        version: generation.to_string(),
+    }
+}
+
+fn policy_loaded(record: &PolicyLoaded) -> Event {
+    let &PolicyLoaded {
+        generation,
+        identities,
+        rules,
+        ..
+    } = record;
+    Event {
+        class: ENTITY.activity(3, "Update"),
+        severity: INFORMATIONAL,
+        message: format!(
+            "policy generation {generation} in force: {identities} identities, {rules} rules"
+        ),
+        status: SUCCESS,
+        action: Some(ALLOWED),
+        policy: Some(policy(generation)),
+        entity: Some(policy_entity(generation)),
+        unmapped: Some(Unmapped {
+            agentguard: Own::Policy { identities, rules },
+        }),
+        ..Event::default()
+    }
+}
+
+fn policy_rejected(record: &PolicyRejected, text: &mut Text) -> Event {
+    let &PolicyRejected {
+        generation, errors, ..
+    } = record;
+    let detail = text.of(&record.detail, limit::PATH);
+    Event {
+        class: ENTITY.activity(3, "Update"),
+        severity: MEDIUM,
+        message: format!(
+            "policy rejected with {errors} errors, generation {generation} stays in force: {detail}"
+        ),
+        status: Status {
+            status_detail: Some(detail),
+            ..FAILURE
+        },
+        action: Some(BLOCKED),
+        policy: Some(policy(generation)),
+        entity: Some(policy_entity(generation)),
+        unmapped: Some(Unmapped {
+            agentguard: Own::Rejected { errors },
+        }),
+        ..Event::default()
+    }
+}
+
+fn events_lost(record: &EventsLost, text: &mut Text) -> Event {
+    let lost = record.lost;
+    let (place, message, actor) = match &record.loss {
+        Loss::RingFull(actor) => {
+            let actor = connection::named_actor(actor, text);
+            let message = format!("{lost} events of {} lost: ring full", actor.app_name);
+            ("ring-full", message, Some(actor))
+        }
+        Loss::Undecodable => {
+            let message = format!("{lost} events lost: they did not decode");
+            ("undecodable", message, None)
+        }
+        Loss::Sink(name) => {
+            let name = text.of(name, limit::NAME);
+            ("sink", format!("{lost} lines lost by sink {name}"), None)
+        }
+    };
+    Event {
+        class: ERROR.activity(1, "General Error"),
+        severity: HIGH,
+        message,
+        status: FAILURE,
+        count: Some(lost),
+        actor,
+        unmapped: Some(Unmapped {
+            agentguard: Own::Lost {
+                place,
+                total: record.total,
+            },
+        }),
+        ..Event::default()
+    }
+}

@@ -1,0 +1,264 @@
+//! The part of OCSF 1.8.0 that agentguard writes, as types. Absent is left out, never null.
+
+use serde::Serialize;
+
+/// An event of any of our classes.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Event {
+    #[serde(flatten)]
+    pub(super) class: Classification,
+    pub(super) time: i64,
+    #[serde(flatten)]
+    pub(super) severity: Severity,
+    pub(super) message: String,
+    pub(super) metadata: Metadata,
+    pub(super) device: Device,
+    #[serde(flatten)]
+    pub(super) status: Status,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) action: Option<Action>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) start_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) end_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) duration: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) actor: Option<Actor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_endpoint: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dst_endpoint: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connection_info: Option<ConnectionInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) traffic: Option<Traffic>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) firewall_rule: Option<FirewallRule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<Policy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entity: Option<Entity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) app: Option<Product>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unmapped: Option<Unmapped>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Classification {
+    pub(super) class_uid: u32,
+    pub(super) class_name: &'static str,
+    pub(super) category_uid: u32,
+    pub(super) category_name: &'static str,
+    pub(super) activity_id: u32,
+    pub(super) activity_name: &'static str,
+    pub(super) type_uid: u32,
+    pub(super) type_name: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Severity {
+    pub(super) severity_id: u32,
+    pub(super) severity: &'static str,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Status {
+    pub(super) status_id: u32,
+    pub(super) status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status_code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status_detail: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Action {
+    pub(super) action_id: u32,
+    pub(super) action: &'static str,
+    pub(super) disposition_id: u32,
+    pub(super) disposition: &'static str,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Metadata {
+    pub(super) version: &'static str,
+    pub(super) product: Product,
+    pub(super) profiles: [&'static str; 2],
+    pub(super) uid: String,
+    pub(super) sequence: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_truncated: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Product {
+    pub(super) name: &'static str,
+    pub(super) vendor_name: &'static str,
+    pub(super) version: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Device {
+    pub(super) type_id: u32,
+    #[serde(rename = "type")]
+    pub(super) type_name: &'static str,
+    pub(super) hostname: String,
+    pub(super) boot_uid: String,
+    pub(super) os: Os,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Os {
+    pub(super) name: &'static str,
+    pub(super) type_id: u32,
+    #[serde(rename = "type")]
+    pub(super) type_name: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Actor {
+    pub(super) app_name: String,
+    pub(super) app_uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) process: Option<Process>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<User>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<File>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) type_id: u32,
+    #[serde(rename = "type")]
+    pub(super) type_name: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct User {
+    pub(super) uid: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Endpoint {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ip: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ConnectionInfo {
+    pub(super) uid: String,
+    pub(super) direction_id: u32,
+    pub(super) direction: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) protocol_num: Option<u16>,
+    pub(super) protocol_name: &'static str,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<ProtocolVersion>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) boundary: Option<Boundary>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ProtocolVersion {
+    pub(super) protocol_ver_id: u32,
+    pub(super) protocol_ver: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Boundary {
+    pub(super) boundary_id: u32,
+    pub(super) boundary: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Traffic {
+    pub(super) bytes_out: u64,
+    pub(super) bytes_in: u64,
+    pub(super) packets_out: u64,
+    pub(super) packets_in: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FirewallRule {
+    pub(super) name: String,
+    pub(super) uid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) desc: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Policy {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    pub(super) is_applied: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Entity {
+    pub(super) name: &'static str,
+    pub(super) type_id: u32,
+    #[serde(rename = "type")]
+    pub(super) type_name: &'static str,
+    pub(super) version: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Unmapped {
+    pub(super) agentguard: Own,
+}
+
+/// What OCSF has no place for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Own {
+    Connection(Box<OwnConnection>),
+    Policy { identities: usize, rules: usize },
+    Rejected { errors: usize },
+    Lost { place: &'static str, total: u64 },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OwnConnection {
+    pub(super) class: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) purpose: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) environment: Option<String>,
+    pub(super) roles: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<&'static str>,
+    pub(super) verdict: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) hook: &'static str,
+    pub(super) generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rule_source: Option<String>,
+    pub(super) cgroup_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cgroup: Option<String>,
+    /// Text: most JSON readers lose digits of a number this large.
+    pub(super) socket_cookie: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket_type: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket_protocol: Option<u16>,
+}

@@ -1,0 +1,236 @@
+//! What a record tells: an enriched event of the kernel, or news of the daemon itself.
+
+use std::{net::IpAddr, sync::Arc};
+
+use agentguard_common::{
+    audit::{AuditEvent, EventKind},
+    connection::Address,
+    verdict::Verdict,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{escape::Untrusted, names::Actor};
+use crate::policy::compiled::RuleSource;
+
+/// The wall time that belongs to a time of the boot clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootClock {
+    boot_time: Timestamp,
+}
+
+impl BootClock {
+    /// `boot_time` is the wall time at which the boot clock stood at zero.
+    #[must_use]
+    pub const fn new(boot_time: Timestamp) -> Self {
+        Self { boot_time }
+    }
+
+    /// Wall time of `time_ns`; the boot time itself where that is beyond what can be told.
+    #[must_use]
+    pub fn wall(&self, time_ns: u64) -> Timestamp {
+        i64::try_from(time_ns)
+            .ok()
+            .and_then(|ns| {
+                self.boot_time
+                    .checked_add(SignedDuration::from_nanos(ns))
+                    .ok()
+            })
+            .unwrap_or(self.boot_time)
+    }
+}
+
+/// What the caller could still read of the process behind an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Path of its executable, `None` if it was gone already.
+    pub exe: Option<Untrusted>,
+    /// Path of its cgroup below the cgroup root.
+    pub cgroup: Option<Untrusted>,
+}
+
+/// One event of the kernel, or several that differ in nothing that matters.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    /// The event; of several, the first, with bytes and packets summed.
+    pub event: AuditEvent,
+    /// Whom it is accounted to.
+    pub actor: Arc<Actor>,
+    /// The rule that decided, if one did and is still known.
+    pub rule: Option<Arc<RuleSource>>,
+    /// Its process; of several events, that of the first.
+    pub process: Process,
+    /// When the first of them happened; for a close, when its flow was opened.
+    pub start: Timestamp,
+    /// When the last of them happened.
+    pub end: Timestamp,
+    /// How many events it stands for, at least 1.
+    pub count: u64,
+}
+
+impl ConnectionRecord {
+    /// The record of one event.
+    #[must_use]
+    pub fn new(
+        event: AuditEvent,
+        actor: Arc<Actor>,
+        rule: Option<Arc<RuleSource>>,
+        process: Process,
+        clock: BootClock,
+    ) -> Self {
+        let start_ns = match event.kind {
+            EventKind::Closed => event.time_ns.saturating_sub(event.duration_ns),
+            EventKind::Connection | EventKind::Bind | EventKind::Socket => event.time_ns,
+        };
+        Self {
+            start: clock.wall(start_ns),
+            end: clock.wall(event.time_ns),
+            event,
+            actor,
+            rule,
+            process,
+            count: 1,
+        }
+    }
+
+    /// Takes `other` in: counts, bytes, packets and the time covered grow.
+    pub fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+        self.start = self.start.min(other.start);
+        self.end = self.end.max(other.end);
+        let (mine, theirs) = (&mut self.event, &other.event);
+        mine.bytes_out = mine.bytes_out.saturating_add(theirs.bytes_out);
+        mine.bytes_in = mine.bytes_in.saturating_add(theirs.bytes_in);
+        mine.packets_out = mine.packets_out.saturating_add(theirs.packets_out);
+        mine.packets_in = mine.packets_in.saturating_add(theirs.packets_in);
+    }
+
+    /// The name of the task, without its padding.
+    #[must_use]
+    pub fn comm(&self) -> &[u8] {
+        let comm = &self.event.comm;
+        let end = comm.iter().position(|&byte| byte == 0);
+        &comm[..end.unwrap_or(comm.len())]
+    }
+}
+
+/// A policy that came into force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyLoaded {
+    /// When.
+    pub time: Timestamp,
+    /// Its generation.
+    pub generation: u64,
+    /// Identities in it.
+    pub identities: usize,
+    /// Rules in it.
+    pub rules: usize,
+}
+
+/// A policy that was refused whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRejected {
+    /// When.
+    pub time: Timestamp,
+    /// The generation that stays in force.
+    pub generation: u64,
+    /// How many errors it had.
+    pub errors: usize,
+    /// The first of them.
+    pub detail: String,
+}
+
+/// Where events were lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The kernel found the ring full.
+    RingFull(Arc<Actor>),
+    /// They did not decode, so nobody knows whose they were.
+    Undecodable,
+    /// The sink of this name took too long to accept them.
+    Sink(String),
+}
+
+/// Events that will never be records, or records that a sink will never have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsLost {
+    /// When it was noticed.
+    pub time: Timestamp,
+    /// Where.
+    pub loss: Loss,
+    /// How many since the last such record.
+    pub lost: u64,
+    /// How many since the start.
+    pub total: u64,
+}
+
+/// What a sink and `agentguard events` get.
+#[derive(Clone, Debug)]
+pub enum AuditRecord {
+    /// What the kernel saw.
+    Connection(Box<ConnectionRecord>),
+    /// A policy came into force.
+    PolicyLoaded(PolicyLoaded),
+    /// A policy was refused.
+    PolicyRejected(PolicyRejected),
+    /// The daemon started.
+    DaemonStarted {
+        /// When.
+        time: Timestamp,
+    },
+    /// The daemon stopped.
+    DaemonStopped {
+        /// When.
+        time: Timestamp,
+    },
+    /// Events were lost.
+    EventsLost(EventsLost),
+}
+
+impl AuditRecord {
+    /// When it happened; of several events, the last.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Connection(record) => record.end,
+            Self::PolicyLoaded(record) => record.time,
+            Self::PolicyRejected(record) => record.time,
+            Self::EventsLost(record) => record.time,
+            Self::DaemonStarted { time } | Self::DaemonStopped { time } => *time,
+        }
+    }
+
+    /// The identity that it is about, if it is about one.
+    #[must_use]
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Self::Connection(record) => Some(&record.actor),
+            Self::EventsLost(EventsLost {
+                loss: Loss::RingFull(actor),
+                ..
+            }) => Some(actor),
+            Self::EventsLost(_)
+            | Self::PolicyLoaded(_)
+            | Self::PolicyRejected(_)
+            | Self::DaemonStarted { .. }
+            | Self::DaemonStopped { .. } => None,
+        }
+    }
+
+    /// The verdict, of a connection.
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Connection(record) => Some(record.event.verdict),
+            Self::EventsLost(_)
+            | Self::PolicyLoaded(_)
+            | Self::PolicyRejected(_)
+            | Self::DaemonStarted { .. }
+            | Self::DaemonStopped { .. } => None,
+        }
+    }
+}
+
+/// `address` for people: IPv4 in its own form.
+#[must_use]
+pub fn ip_of(address: Address) -> IpAddr {
+    IpAddr::from(address.0).to_canonical()
+}

@@ -1,0 +1,172 @@
+//! The audit stage as the daemon drives it: events and news in, lines for the sinks out.
+
+use agentguard_common::{
+    audit::{AuditEvent, Counters},
+    identity::AgentId,
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    accounting::{Accounts, Growth, grow},
+    fold::Fold,
+    names::{Directory, Names},
+    ocsf::{Encoder, Host},
+    recent::Recent,
+    record::{AuditRecord, BootClock, ConnectionRecord, EventsLost, Loss, Process},
+};
+
+/// Enriches, folds, accounts for and encodes. Lines come without their newline.
+#[derive(Debug)]
+pub struct Trail {
+    names: Directory,
+    fold: Fold,
+    ready: Vec<Box<ConnectionRecord>>,
+    accounts: Accounts,
+    encoder: Encoder,
+    recent: Recent,
+    sink_losses: Vec<(String, u64)>,
+}
+
+impl Trail {
+    /// `seed` must differ at each start, see [`Encoder::new`].
+    #[must_use]
+    pub fn new(host: Host, seed: Uuid) -> Self {
+        Self {
+            names: Directory::default(),
+            fold: Fold::default(),
+            ready: Vec::new(),
+            accounts: Accounts::default(),
+            encoder: Encoder::new(host, seed),
+            recent: Recent::default(),
+            sink_losses: Vec::new(),
+        }
+    }
+
+    /// The names of a generation, from now on. The last four are kept.
+    pub fn learn_generation(&mut self, generation: u64, names: Names) {
+        self.names.learn(generation, names);
+    }
+
+    /// Takes an event in at `now_ns` of the boot clock.
+    pub fn receive(
+        &mut self,
+        event: AuditEvent,
+        process: Process,
+        clock: BootClock,
+        now_ns: u64,
+        lines: &mut Vec<String>,
+    ) {
+        self.accounts.receive(event.identity);
+        let actor = self.names.actor(event.generation, event.identity);
+        let rule = self.names.rule(event.generation, event.rule);
+        let record = ConnectionRecord::new(event, actor, rule, process, clock);
+        self.fold.push(Box::new(record), now_ns, &mut self.ready);
+        self.deliver_ready(lines);
+    }
+
+    /// Counts an event that did not decode.
+    pub fn count_undecodable(&mut self) {
+        self.accounts.count_undecodable();
+    }
+
+    /// Passes on what is no connection.
+    pub fn note(&mut self, record: AuditRecord, lines: &mut Vec<String>) {
+        if let AuditRecord::Connection(record) = &record {
+            self.accounts.deliver(record.event.identity, record.count);
+        }
+        let line = self.encoder.encode(&record);
+        lines.push(line.clone());
+        self.recent.push(record, line);
+    }
+
+    /// A record of the events of `id` that the kernel dropped since the last call, if it did.
+    pub fn report_losses(
+        &mut self,
+        id: AgentId,
+        counters: &Counters,
+        time: Timestamp,
+        lines: &mut Vec<String>,
+    ) {
+        if let Some(growth) = self.accounts.take_dropped(id, counters) {
+            let actor = self.names.actor(0, id);
+            self.report(Loss::RingFull(actor), growth, time, lines);
+        }
+    }
+
+    /// A record of the events that did not decode since the last call, if there were any.
+    pub fn report_undecodable(&mut self, time: Timestamp, lines: &mut Vec<String>) {
+        if let Some(growth) = self.accounts.take_undecodable() {
+            self.report(Loss::Undecodable, growth, time, lines);
+        }
+    }
+
+    /// A record of the lines that `sink` lost since the last call, `total` since the start.
+    pub fn report_sink_loss(
+        &mut self,
+        sink: &str,
+        total: u64,
+        time: Timestamp,
+        lines: &mut Vec<String>,
+    ) {
+        let known = self.sink_losses.iter().position(|(name, _)| name == sink);
+        let index = known.unwrap_or_else(|| {
+            self.sink_losses.push((sink.to_owned(), 0));
+            self.sink_losses.len() - 1
+        });
+        if let Some(growth) = grow(&mut self.sink_losses[index].1, total) {
+            self.report(Loss::Sink(sink.to_owned()), growth, time, lines);
+        }
+    }
+
+    /// When [`Trail::flush_due`] is wanted next, on the boot clock.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.fold.next_deadline()
+    }
+
+    /// Passes on the folded records whose window is over at `now_ns`.
+    pub fn flush_due(&mut self, now_ns: u64, lines: &mut Vec<String>) {
+        self.fold.flush_due(now_ns, &mut self.ready);
+        self.deliver_ready(lines);
+    }
+
+    /// Passes on all folded records.
+    pub fn flush_all(&mut self, lines: &mut Vec<String>) {
+        self.fold.flush_all(&mut self.ready);
+        self.deliver_ready(lines);
+    }
+
+    /// Where each event went.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// The same, to set where counting begins.
+    pub const fn accounts_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
+    }
+
+    /// The last records.
+    #[must_use]
+    pub const fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    fn deliver_ready(&mut self, lines: &mut Vec<String>) {
+        for record in std::mem::take(&mut self.ready) {
+            self.note(AuditRecord::Connection(record), lines);
+        }
+    }
+
+    fn report(&mut self, loss: Loss, growth: Growth, time: Timestamp, lines: &mut Vec<String>) {
+        let record = EventsLost {
+            time,
+            loss,
+            lost: growth.lost,
+            total: growth.total,
+        };
+        self.note(AuditRecord::EventsLost(record), lines);
+    }
+}

@@ -1,0 +1,95 @@
+//! The words for verdicts, reasons and the rest, the same in every output.
+
+use agentguard_common::{
+    audit::{AuditEvent, EventKind, Hook},
+    connection::{Direction, Protocol},
+    verdict::{Reason, Verdict},
+};
+
+use crate::policy::compiled::{Class, Mode};
+
+pub(super) const fn of_verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+        Verdict::WouldDeny => "would-deny",
+    }
+}
+
+pub(super) const fn of_reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Rule => "rule",
+        Reason::NoRule => "no-rule",
+        Reason::Unrestricted => "unrestricted",
+        Reason::Expired => "expired",
+        Reason::RawSocket => "raw-socket",
+        Reason::SocketType => "socket-type",
+        Reason::RoutingHeader => "routing-header",
+        Reason::IpOptions => "ip-options",
+        Reason::Malformed => "malformed",
+    }
+}
+
+pub(super) const fn of_hook(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Connect => "connect",
+        Hook::Sendmsg => "sendmsg",
+        Hook::Bind => "bind",
+        Hook::SockCreate => "sock-create",
+        Hook::SockRelease => "sock-release",
+        Hook::Egress => "egress",
+        Hook::Ingress => "ingress",
+        Hook::SockOps => "sock-ops",
+    }
+}
+
+pub(super) const fn of_direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+        Direction::Bind => "bind",
+    }
+}
+
+pub(super) const fn of_protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
+        Protocol::Other => "other",
+    }
+}
+
+pub(super) const fn of_class(class: Class) -> &'static str {
+    match class {
+        Class::Agent => "agent",
+        Class::Ci => "ci",
+        Class::Cron => "cron",
+        Class::Service => "service",
+        Class::Human => "human",
+        Class::Unknown => "unknown",
+    }
+}
+
+pub(super) const fn of_mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Audit => "audit",
+    }
+}
+
+/// The other end of `event` for people: of a bind the local end, of a socket what was asked for.
+pub(super) fn of_target(event: &AuditEvent) -> String {
+    let (address, port) = match event.kind {
+        EventKind::Socket => {
+            return format!("socket({},{})", event.remote_port, event.local_port);
+        }
+        EventKind::Bind => (event.local, event.local_port),
+        EventKind::Connection | EventKind::Closed => (event.remote, event.remote_port),
+    };
+    let ip = super::record::ip_of(address);
+    match event.protocol {
+        Protocol::Tcp | Protocol::Udp => std::net::SocketAddr::new(ip, port).to_string(),
+        Protocol::Icmp | Protocol::Other => ip.to_string(),
+    }
+}

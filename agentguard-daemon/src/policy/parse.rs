@@ -1,0 +1,228 @@
+//! Policy files to a [`Policy`]: every error of every file at once.
+
+mod address;
+mod defaults;
+mod identity;
+mod port;
+mod reader;
+mod role;
+mod zone;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use self::reader::{Keys, Reader};
+use super::{
+    Policy,
+    diagnostic::{Diagnostic, Diagnostics},
+    source::{Place, Source, Sources},
+    spelling::nearest,
+    zone::{built_in_names, is_built_in},
+};
+
+pub(in crate::policy) const KEYS: Keys = Keys {
+    known: &["zones", "roles", "identities", "defaults"],
+    later: &[
+        (
+            "approvals",
+            "give roles in `[identities.NAME]`; to end one, use `expires`",
+        ),
+        (
+            "grants",
+            "give roles in `[identities.NAME]`; to end one, use `expires`",
+        ),
+        ("limits", "remove it; so far rules only allow or deny"),
+    ],
+};
+
+/// Parses all files to one policy.
+///
+/// # Errors
+///
+/// Everything that is wrong with any of the files, those that could not be read included.
+pub fn load(sources: &Sources) -> Result<Policy, Diagnostics> {
+    let mut loader = Loader {
+        policy: Policy::default(),
+        diagnostics: sources.diagnostics.clone(),
+        defaults_seen: BTreeMap::new(),
+    };
+    let mut whole = loader.diagnostics.is_empty();
+    for source in &sources.files {
+        whole &= loader.read_file(source);
+    }
+    // A file that does not parse may define what others name.
+    if whole {
+        loader.check_references();
+    }
+    loader.check_selectors();
+    if loader.diagnostics.is_empty() {
+        return Ok(loader.policy);
+    }
+    loader.diagnostics.sort();
+    Err(loader.diagnostics)
+}
+
+/// One load in progress.
+struct Loader {
+    policy: Policy,
+    diagnostics: Diagnostics,
+    defaults_seen: BTreeMap<&'static str, Place>,
+}
+
+impl Loader {
+    /// Adds a file to the policy. Returns whether it is TOML.
+    fn read_file(&mut self, source: &Arc<Source>) -> bool {
+        let (document, errors) = DeTable::parse_recoverable(source.text());
+        if !errors.is_empty() {
+            self.refuse_syntax(source, &errors);
+            return false;
+        }
+        let mut reader = Reader::new(source, &mut self.diagnostics);
+        let document = document.get_ref();
+        reader.check_keys(document, "a policy file", &KEYS);
+        for (name, table, place) in reader.named_tables(document, "zones", "zone") {
+            let defined = self.policy.zones.get(name).map(|zone| &zone.place);
+            if reader.check_duplicate("zone", name, &place, defined) {
+                let zone = zone::parse(&mut reader, name, table, place);
+                self.policy.zones.insert(name.to_owned(), zone);
+            }
+        }
+        for (name, table, place) in reader.named_tables(document, "roles", "role") {
+            let defined = self.policy.roles.get(name).map(|role| &role.place);
+            if reader.check_duplicate("role", name, &place, defined) {
+                let role = role::parse(&mut reader, name, table, place);
+                self.policy.roles.insert(name.to_owned(), role);
+            }
+        }
+        for (name, table, place) in reader.named_tables(document, "identities", "identity") {
+            let defined = self.policy.identities.get(name).map(|known| &known.place);
+            if reader.check_duplicate("identity", name, &place, defined)
+                && let Some(identity) = identity::parse(&mut reader, name, table, place)
+            {
+                self.policy.identities.insert(name.to_owned(), identity);
+            }
+        }
+        if let Some(table) = reader.table(document, "defaults") {
+            defaults::parse(
+                &mut reader,
+                table,
+                &mut self.policy.defaults,
+                &mut self.defaults_seen,
+            );
+        }
+        true
+    }
+
+    /// Reports what the TOML parser found. Past the first error that is no duplicate key it only
+    /// guesses, so that is where the list ends.
+    fn refuse_syntax(&mut self, source: &Arc<Source>, errors: &[toml::de::Error]) {
+        for error in errors {
+            let mend = syntax_mend(error.message());
+            let end = source.text().len();
+            let span = error.span().unwrap_or(end..end);
+            self.diagnostics.push(
+                Diagnostic::error(error.message())
+                    .at(Place::new(source, span))
+                    .help(mend),
+            );
+            if !error.message().starts_with("duplicate key") {
+                break;
+            }
+        }
+    }
+
+    /// Every zone that a rule names and every role that an identity names must be defined.
+    fn check_references(&mut self) {
+        let policy = &self.policy;
+        for rule in policy
+            .roles
+            .values()
+            .flat_map(|role| role.egress.iter().chain(&role.ingress))
+        {
+            for (name, place) in &rule.zones {
+                if !is_built_in(name) && !policy.zones.contains_key(name) {
+                    let known = built_in_names().chain(policy.zones.keys().map(String::as_str));
+                    self.diagnostics
+                        .push(undefined("zone", "zones", name, place, known));
+                }
+            }
+        }
+        for identity in policy.identities.values() {
+            for (name, place) in &identity.roles {
+                if !policy.roles.contains_key(name) {
+                    let known = policy.roles.keys().map(String::as_str);
+                    self.diagnostics
+                        .push(undefined("role", "roles", name, place, known));
+                }
+            }
+        }
+    }
+
+    /// Two identities with the same selector would be a matter of luck.
+    fn check_selectors(&mut self) {
+        let mut seen: BTreeMap<_, (&str, &Place)> = BTreeMap::new();
+        for (name, identity) in &self.policy.identities {
+            for selector in &identity.selectors {
+                let key = (
+                    selector.systemd_unit.as_ref().map(globset::Glob::glob),
+                    selector.cgroup.as_ref().map(globset::Glob::glob),
+                );
+                let Some((other, place)) = seen.insert(key, (name, &selector.place)) else {
+                    continue;
+                };
+                let message = if other == name {
+                    format!("identity `{name}` has this selector twice")
+                } else {
+                    format!("identities `{other}` and `{name}` have the same selector")
+                };
+                self.diagnostics.push(
+                    Diagnostic::error(message)
+                        .at(selector.place.clone())
+                        .related("the other one is here", place.clone())
+                        .help("remove one of them, or make one more specific"),
+                );
+            }
+        }
+    }
+}
+
+fn undefined<'a>(
+    noun: &str,
+    table: &str,
+    name: &str,
+    place: &Place,
+    known: impl Iterator<Item = &'a str>,
+) -> Diagnostic {
+    let help = match nearest(name, known) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("define it in a table `[{table}.{name}]`"),
+    };
+    Diagnostic::error(format!("{noun} `{name}` is not defined"))
+        .at(place.clone())
+        .help(help)
+}
+
+fn syntax_mend(message: &str) -> &'static str {
+    if message.starts_with("duplicate key") {
+        "merge the two, or rename one: a key or table stands once"
+    } else if message.contains("unclosed array") || message.contains("missing comma") {
+        "separate the values of an array with commas and end it with `]`"
+    } else if message.contains("unclosed table") {
+        "end the table's name with `]`, or `]]` where it began with `[[`"
+    } else if message.contains("string") || message.contains("quote") {
+        "write text in double quotes, on one line: \"text\""
+    } else if message.contains("key with no value") || message.contains("missing assignment") {
+        "write it as `key = value`"
+    } else {
+        "write it in TOML: `[table]`, then lines of `key = value`, with text in double quotes"
+    }
+}
+
+/// The value of `key`, if the table has it.
+fn value<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<&'a Spanned<DeValue<'i>>> {
+    table.get(key)
+}

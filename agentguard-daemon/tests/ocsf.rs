@@ -1,0 +1,404 @@
+//! One event of each kind, and hostile ones, against the published OCSF 1.8.0 schemas.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use agentguard_common::{
+    audit::{AuditEvent, Counters, EventKind, Hook},
+    connection::{Address, Direction, Protocol},
+    identity::AgentId,
+    policy::NO_RULE,
+    verdict::{Reason, Verdict},
+};
+use agentguard_daemon::{
+    audit::{
+        Actor, AuditRecord, BootClock, EventsLost, Host, Loss, Names, PolicyLoaded, PolicyRejected,
+        Process, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
+    },
+    policy::compiled::{
+        Class, Compiled, CompiledIdentity, Location, Mode, PortClasses, RuleSource,
+    },
+};
+use jiff::Timestamp;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+const ID: AgentId = AgentId::FIRST_NAMED;
+/// Control characters, an escape sequence, invalid UTF-8, a bidi override, quotes, backslashes.
+const HOSTILE: &[u8] = b"a\n\0\x1b[2J\xff\xe2\x80\xae\xc2\x9b\"\\";
+
+struct Schemas {
+    classes: HashMap<u64, Validator>,
+    captions: Value,
+}
+
+impl Schemas {
+    fn load() -> Self {
+        let directory = PathBuf::from(
+            std::env::var_os("AGENTGUARD_OCSF_SCHEMAS")
+                .expect("AGENTGUARD_OCSF_SCHEMAS is not set: run `cargo xtask test`"),
+        );
+        let read = |name: String| -> Value {
+            let path = directory.join(name);
+            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        let validator = |uid| jsonschema::validator_for(&read(format!("{uid}.json"))).unwrap();
+        Self {
+            classes: [4001, 3004, 6002, 6008]
+                .map(|uid| (uid, validator(uid)))
+                .into(),
+            captions: read("captions.json".into()),
+        }
+    }
+
+    /// Panics unless `line` is a valid event, in all that the schema says and leaves unsaid.
+    fn check(&self, line: &str) -> Value {
+        assert!(line.len() < MAX_LINE_BYTES, "{} bytes: {line}", line.len());
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        let event: Value = serde_json::from_str(line).unwrap();
+        let class = event["class_uid"].as_u64().unwrap();
+        let errors: Vec<String> = self.classes[&class]
+            .iter_errors(&event)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?}\n{line}");
+
+        let activity = event["activity_id"].as_u64().unwrap();
+        assert_eq!(event["type_uid"].as_u64(), Some(class * 100 + activity));
+        let metadata = &event["metadata"];
+        assert_eq!(metadata["version"], "1.8.0");
+        assert_eq!(metadata["profiles"], json!(["host", "security_control"]));
+        let uid: uuid::Uuid = metadata["uid"].as_str().unwrap().parse().unwrap();
+        assert_eq!(uid.get_version_num(), 7);
+        assert_no_nulls(&event);
+
+        let own = &self.captions[class.to_string()];
+        for (id, caption) in [
+            ("class_uid", "class_name"),
+            ("category_uid", "category_name"),
+            ("activity_id", "activity_name"),
+            ("type_uid", "type_name"),
+            ("severity_id", "severity"),
+            ("status_id", "status"),
+            ("action_id", "action"),
+            ("disposition_id", "disposition"),
+        ] {
+            check_caption(&event, own, id, caption);
+        }
+        let connection = &self.captions["network_connection_info"];
+        for (id, caption) in [
+            ("direction_id", "direction"),
+            ("boundary_id", "boundary"),
+            ("protocol_ver_id", "protocol_ver"),
+        ] {
+            check_caption(&event["connection_info"], connection, id, caption);
+        }
+        for (object, name) in [
+            (&event["device"], "device"),
+            (&event["device"]["os"], "os"),
+            (&event["actor"]["process"]["file"], "file"),
+            (&event["entity"], "managed_entity"),
+        ] {
+            check_caption(object, &self.captions[name], "type_id", "type");
+        }
+        event
+    }
+}
+
+fn check_caption(object: &Value, captions: &Value, id: &str, caption: &str) {
+    if let Some(number) = object.get(id) {
+        let expected = &captions[id][number.to_string()];
+        assert!(expected.is_string(), "{id} {number} has no caption");
+        assert_eq!(&object[caption], expected, "{caption} of {id} {number}");
+    }
+}
+
+fn assert_no_nulls(value: &Value) {
+    match value {
+        Value::Null => panic!("a null"),
+        Value::Array(values) => values.iter().for_each(assert_no_nulls),
+        Value::Object(fields) => fields.values().for_each(assert_no_nulls),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn names(text: &str) -> Names {
+    let location = Location {
+        file: format!("/etc/agentguard/policy.d/{text}.toml").into(),
+        line: 7,
+        column: 1,
+    };
+    let identity = CompiledIdentity {
+        name: text.into(),
+        class: Class::Agent,
+        owner: Some(text.into()),
+        purpose: Some(text.into()),
+        environment: Some(text.into()),
+        roles: vec![text.into(), text.into()],
+        mode: Mode::Enforce,
+        expires: None,
+        selectors: Vec::new(),
+        flags: 0,
+        profile: 1,
+        location: Some(location.clone()),
+    };
+    let compiled = Compiled {
+        addresses: Vec::new(),
+        ports: PortClasses {
+            tcp: Vec::new(),
+            udp: Vec::new(),
+        },
+        rules: Vec::new(),
+        identities: vec![identity],
+        rule_sources: vec![RuleSource {
+            name: text.into(),
+            location,
+        }],
+        agents_slice: "agents.slice".into(),
+    };
+    Names::new(&compiled, &[ID])
+}
+
+fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
+    let mut comm = [0; 16];
+    comm[..4].copy_from_slice(b"sync");
+    AuditEvent {
+        time_ns: 60_000_000_000,
+        generation: 12,
+        cgroup_id: 4_711,
+        socket_cookie: u64::MAX,
+        bytes_out: 1_000,
+        bytes_in: 2_000,
+        packets_out: 3,
+        packets_in: 4,
+        duration_ns: 1_500_000_000,
+        identity: ID,
+        rule: 1,
+        pid: 1_234,
+        uid: 1_000,
+        local: Address::from_v4([10, 0, 0, 1]),
+        remote: Address::from_v4([10, 20, 0, 9]),
+        comm,
+        local_port: 40_000,
+        remote_port: 443,
+        kind,
+        verdict,
+        reason: Reason::Rule,
+        direction: Direction::Egress,
+        protocol: Protocol::Tcp,
+        hook: Hook::Connect,
+        reserved: [0; 6],
+    }
+}
+
+fn trail(text: &str) -> Trail {
+    let host = Host {
+        version: "0.1.0".into(),
+        hostname: text.into(),
+        boot_id: "2f1c5b0a-5a65-4b8e-9d3c-0f6f6d6f2a11".into(),
+    };
+    let mut trail = Trail::new(host, uuid::Uuid::now_v7());
+    trail.learn_generation(12, names(text));
+    trail
+}
+
+fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
+    let process = Process {
+        exe: Some(Untrusted::new(path)),
+        cgroup: Some(Untrusted::new(path)),
+    };
+    let clock = BootClock::new("2026-11-24T00:00:00Z".parse().unwrap());
+    let mut lines = Vec::new();
+    trail.receive(event, process, clock, event.time_ns, &mut lines);
+    lines.pop().unwrap_or_default()
+}
+
+#[test]
+#[ignore = "needs the OCSF schemas: cargo xtask test"]
+fn connections_are_valid_and_say_what_happened() {
+    let schemas = Schemas::load();
+    for (kind, verdict, type_uid, action, disposition) in [
+        (EventKind::Connection, Verdict::Allow, 400_101, 1, 1),
+        (EventKind::Connection, Verdict::Deny, 400_105, 2, 2),
+        (EventKind::Connection, Verdict::WouldDeny, 400_101, 3, 15),
+        (EventKind::Closed, Verdict::Allow, 400_102, 1, 1),
+        (EventKind::Bind, Verdict::Allow, 400_107, 1, 1),
+        (EventKind::Bind, Verdict::Deny, 400_107, 2, 2),
+        (EventKind::Socket, Verdict::Deny, 400_105, 2, 2),
+    ] {
+        let line = line_of(&mut trail("sync"), event(kind, verdict), b"/usr/bin/sync");
+        let event = schemas.check(&line);
+        assert!(line.len() < 2_560, "{} bytes", line.len());
+        assert_eq!(event["type_uid"], type_uid);
+        assert_eq!(event["action_id"], action);
+        assert_eq!(event["disposition_id"], disposition);
+        assert_eq!(event["actor"]["app_uid"], "sync");
+        assert_eq!(event["actor"]["process"]["file"]["path"], "/usr/bin/sync");
+        assert_eq!(event["firewall_rule"]["name"], "sync");
+        assert_eq!(event["policy"]["version"], "12");
+        assert_eq!(event["metadata"].get("is_truncated"), None);
+        let own = &event["unmapped"]["agentguard"];
+        assert_eq!(own["rule_source"], "/etc/agentguard/policy.d/sync.toml:7");
+        assert_eq!(own["class"], "agent");
+        assert_eq!(event.get("status_code").is_some(), verdict == Verdict::Deny);
+        let traffic = json!(
+            {"bytes_out": 1000, "bytes_in": 2000, "packets_out": 3, "packets_in": 4}
+        );
+        let is_closed = kind == EventKind::Closed;
+        assert_eq!(event.get("traffic"), is_closed.then_some(&traffic));
+        assert_eq!(event.get("duration"), is_closed.then_some(&json!(1_500)));
+    }
+}
+
+#[test]
+#[ignore = "needs the OCSF schemas: cargo xtask test"]
+fn every_protocol_reason_and_address_is_valid() {
+    let schemas = Schemas::load();
+    let v6 = |first| Address([first, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let remotes = [
+        v6(0x20),
+        v6(0xfd),
+        v6(0xff),
+        Address::LOOPBACK_V6,
+        Address::default(),
+    ];
+    for protocol in [
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Icmp,
+        Protocol::Other,
+    ] {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            for (reason, rule) in [
+                (Reason::Rule, 1),
+                (Reason::Rule, 99),
+                (Reason::NoRule, NO_RULE),
+                (Reason::Malformed, NO_RULE),
+            ] {
+                for remote in remotes {
+                    let event = AuditEvent {
+                        protocol,
+                        direction,
+                        reason,
+                        rule,
+                        remote,
+                        ..event(EventKind::Connection, Verdict::Deny)
+                    };
+                    schemas.check(&line_of(&mut trail("sync"), event, b""));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the OCSF schemas: cargo xtask test"]
+fn repeats_become_one_valid_event() {
+    let schemas = Schemas::load();
+    let mut trail = trail("sync");
+    for second in 0..5 {
+        let event = AuditEvent {
+            time_ns: second * 1_000_000_000,
+            ..event(EventKind::Connection, Verdict::Deny)
+        };
+        assert_eq!(line_of(&mut trail, event, b"/bin/x").is_empty(), second > 0);
+    }
+    let mut lines = Vec::new();
+    trail.flush_due(10_000_000_000, &mut lines);
+    let event = schemas.check(&lines[0]);
+    assert_eq!(event["count"], 4);
+    assert_eq!(event["duration"], 3_000);
+    assert_eq!(event["time"], event["end_time"]);
+}
+
+#[test]
+#[ignore = "needs the OCSF schemas: cargo xtask test"]
+fn hostile_strings_stay_on_one_short_valid_line() {
+    let schemas = Schemas::load();
+    for hostile in [
+        HOSTILE.repeat(300),
+        vec![b'\\'; 4_096],
+        vec![b'"'; 4_096],
+        vec![0xff; 4_096],
+    ] {
+        let text = String::from_utf8_lossy(&hostile);
+        let mut trail = trail(&text);
+        let event = AuditEvent {
+            comm: std::array::from_fn(|index| hostile[index].max(1)),
+            ..event(EventKind::Connection, Verdict::Deny)
+        };
+        let event = schemas.check(&line_of(&mut trail, event, &hostile));
+        assert_eq!(event["metadata"]["is_truncated"], true);
+        let mut lines = Vec::new();
+        let time = Timestamp::UNIX_EPOCH;
+        let drops = Counters {
+            events_produced: 9,
+            events_dropped: 9,
+            ..Counters::default()
+        };
+        trail.report_losses(ID, &drops, time, &mut lines);
+        trail.report_sink_loss(&text, 4, time, &mut lines);
+        let rejected = PolicyRejected {
+            time,
+            generation: 1,
+            errors: 2,
+            detail: text.clone().into_owned(),
+        };
+        trail.note(AuditRecord::PolicyRejected(rejected), &mut lines);
+        assert_eq!(lines.len(), 3);
+        for line in &lines {
+            schemas.check(line);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the OCSF schemas: cargo xtask test"]
+fn news_of_the_daemon_is_valid() {
+    let schemas = Schemas::load();
+    let time = Timestamp::UNIX_EPOCH;
+    let actor = Actor {
+        name: "sync".into(),
+        class: Class::Agent,
+        owner: None,
+        purpose: None,
+        environment: None,
+        roles: Vec::new(),
+        mode: None,
+    };
+    let lost = |loss| {
+        AuditRecord::EventsLost(EventsLost {
+            time,
+            loss,
+            lost: 3,
+            total: 5,
+        })
+    };
+    let loaded = PolicyLoaded {
+        time,
+        generation: 2,
+        identities: 3,
+        rules: 4,
+    };
+    let rejected = PolicyRejected {
+        time,
+        generation: 2,
+        errors: 1,
+        detail: "a.toml:1".into(),
+    };
+    for (record, type_uid, status) in [
+        (AuditRecord::DaemonStarted { time }, 600_203, 1),
+        (AuditRecord::DaemonStopped { time }, 600_204, 1),
+        (AuditRecord::PolicyLoaded(loaded), 300_403, 1),
+        (AuditRecord::PolicyRejected(rejected), 300_403, 2),
+        (lost(Loss::RingFull(Arc::new(actor))), 600_801, 2),
+        (lost(Loss::Undecodable), 600_801, 2),
+        (lost(Loss::Sink("stdout".into())), 600_801, 2),
+    ] {
+        let mut lines = Vec::new();
+        trail("host").note(record, &mut lines);
+        let event = schemas.check(&lines[0]);
+        assert_eq!(event["type_uid"], type_uid);
+        assert_eq!(event["status_id"], status);
+    }
+}
