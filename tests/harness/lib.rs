@@ -1,1 +1,11 @@
-//! What an end-to-end test stands on: its own cgroup, network namespaces, daemon and probes.
+//! What an end-to-end test stands on: its own cgroups, network namespaces, daemon and probes.
+
+pub mod agent;
+pub mod cgroup;
+pub mod network;
+pub mod probe;
+pub mod requirements;
+pub mod sandbox;
+pub mod sniffer;
+pub mod socket;
+pub mod world;

@@ -1,0 +1,75 @@
+//! One test's own piece of the machine: cgroups, network, files.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::{
+    agent::Agent,
+    cgroup::{Cgroup, CgroupTree},
+    network::Network,
+    requirements,
+    sniffer::Sniffer,
+    world::World,
+};
+
+/// Everything that a test touches. Dropping it takes all of it down.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Sees what arrives at the world's side.
+    pub sniffer: Sniffer,
+    /// Answers there.
+    pub world: World,
+    /// The two sides and the wire.
+    pub network: Network,
+    /// What agentguard attaches to.
+    pub cgroups: CgroupTree,
+    files: TempDir,
+}
+
+impl Sandbox {
+    /// Makes a sandbox.
+    ///
+    /// # Panics
+    ///
+    /// If the machine lacks something.
+    #[must_use]
+    pub fn new() -> Self {
+        requirements::assert_met();
+        let network = Network::new();
+        Self {
+            sniffer: Sniffer::on_wire(&network),
+            world: World::start(&network.server),
+            network,
+            cgroups: CgroupTree::new(),
+            files: TempDir::with_prefix("agentguard-test-").expect("make a directory"),
+        }
+    }
+
+    /// Makes a cgroup below the top.
+    #[must_use]
+    pub fn cgroup(&self, name: &str) -> Cgroup {
+        self.cgroups.top().child(name)
+    }
+
+    /// Where probes start that live in `cgroup`, on the agents' side.
+    #[must_use]
+    pub fn agent<'a>(&'a self, cgroup: &'a Cgroup) -> Agent<'a> {
+        Agent {
+            cgroup,
+            netns: &self.network.client,
+        }
+    }
+
+    /// A directory of its own.
+    #[must_use]
+    pub fn files(&self) -> &Path {
+        self.files.path()
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,59 @@
+//! A small program that tries one route out of its cgroup and says how each call ended.
+
+mod failure;
+mod judge;
+mod origin;
+mod packet;
+mod routes;
+
+use std::{
+    env,
+    io::{self, BufRead, Write},
+    process::ExitCode,
+};
+
+use agentguard_tests::probe::{Report, Spec};
+
+/// No probe lives longer than this, whatever hangs.
+const LIFETIME_SECONDS: u32 = 300;
+
+fn main() -> ExitCode {
+    // SAFETY: `alarm` only sets a timer of this process.
+    unsafe { libc::alarm(LIFETIME_SECONDS) };
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["route", spec] => {
+            let spec: Spec = serde_json::from_str(spec).expect("the harness writes specs");
+            say(&match origin::run(&spec) {
+                Ok(()) => Report::Done,
+                Err(failure) => failure.into(),
+            });
+            ExitCode::SUCCESS
+        }
+        ["judge"] => {
+            judge::run().expect("the harness reads and writes whole batches");
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Writes a report.
+fn say(report: &Report) {
+    let mut line = serde_json::to_vec(report).expect("a report is plain data");
+    line.push(b'\n');
+    io::stdout()
+        .write_all(&line)
+        .expect("the harness reads reports");
+}
+
+/// Tells the harness that everything is in place, and waits for its word.
+fn pause(port: u16) {
+    say(&Report::Ready { port });
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .expect("the harness keeps stdin open");
+}
