@@ -8,10 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::policy::{
-    Diagnostic, Diagnostics, Source,
-    source::Place,
-};
+use crate::policy::{Diagnostic, Diagnostics, Source, source::Place};
 
 /// Where the settings file is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/agentguard/agentguard.toml";
@@ -108,9 +105,22 @@ impl Settings {
             ("state-dir", self.state_dir.as_path()),
             ("control-socket", self.control_socket.as_path()),
         ];
-        paths.extend(self.cgroup_root.iter().map(|path| ("cgroup-root", path.as_path())));
-        paths.extend(self.policy_dirs.iter().map(|path| ("policy-dirs", path.as_path())));
-        paths.extend(self.sinks.file.iter().map(|file| ("sinks.file.path", file.path.as_path())));
+        paths.extend(
+            self.cgroup_root
+                .iter()
+                .map(|path| ("cgroup-root", path.as_path())),
+        );
+        paths.extend(
+            self.policy_dirs
+                .iter()
+                .map(|path| ("policy-dirs", path.as_path())),
+        );
+        paths.extend(
+            self.sinks
+                .file
+                .iter()
+                .map(|file| ("sinks.file.path", file.path.as_path())),
+        );
         paths.retain(|(_, path)| !path.is_absolute());
         paths
     }
@@ -132,7 +142,9 @@ fn diagnose(source: &Arc<Source>, error: &toml::de::Error) -> Diagnostic {
         Some((what, expected)) => (what, format!("write {expected}")),
         None => (message, "correct it as TOML wants it".to_owned()),
     };
-    let what = what.replace("unknown field", "unknown key").replace("missing field", "missing key");
+    let what = what
+        .replace("unknown field", "unknown key")
+        .replace("missing field", "missing key");
     let diagnostic = Diagnostic::error(what).help(mend);
     match error.span() {
         Some(span) => diagnostic.at(Place::new(source, span)),

@@ -1,7 +1,9 @@
 //! What an end-to-end test stands on: its own cgroups, network namespaces, daemon and probes.
 
 pub mod agent;
+pub mod audit;
 pub mod cgroup;
+pub mod daemon;
 pub mod network;
 pub mod probe;
 pub mod requirements;

@@ -20,7 +20,11 @@ pub fn boot_now_ns() -> u64 {
 #[must_use]
 pub fn boot_clock() -> BootClock {
     let boot = SignedDuration::from_nanos(i64::try_from(boot_now_ns()).unwrap_or(i64::MAX));
-    BootClock::new(Timestamp::now().saturating_sub(boot).unwrap_or(Timestamp::UNIX_EPOCH))
+    BootClock::new(
+        Timestamp::now()
+            .saturating_sub(boot)
+            .unwrap_or(Timestamp::UNIX_EPOCH),
+    )
 }
 
 /// The boot time, in nanoseconds, at which `expires` comes, when it is `now` and the boot clock
@@ -50,6 +54,6 @@ mod tests {
         assert_eq!(deadline_ns(at(1_002), now, 5), 2_000_000_005);
         assert_eq!(deadline_ns(at(1_000), now, 5), 5);
         assert_eq!(deadline_ns(at(999), now, 5), 0);
-assert!(deadline_ns(Some(Timestamp::MAX), now, u64::MAX - 9) < NEVER);
+        assert!(deadline_ns(Some(Timestamp::MAX), now, u64::MAX - 9) < NEVER);
     }
 }

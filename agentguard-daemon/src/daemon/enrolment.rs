@@ -7,26 +7,26 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is wanted and when it was done last.
 #[derive(Debug, Default)]
-pub struct Enrolment {
+pub(super) struct Enrolment {
     wanted: bool,
     last: Option<Instant>,
 }
 
 impl Enrolment {
     /// Something happened after which sockets may carry an old tag.
-    pub fn want(&mut self) {
+    pub(super) fn want(&mut self) {
         self.wanted = true;
     }
 
     /// When the next scan is due, if one is wanted; the last want is always followed by a scan.
     #[must_use]
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         self.wanted
             .then(|| self.last.map_or(now, |last| last + PAUSE))
     }
 
     /// A scan begins.
-    pub fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant) {
         self.wanted = false;
         self.last = Some(now);
     }

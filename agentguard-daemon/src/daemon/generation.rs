@@ -89,14 +89,22 @@ impl Daemon {
             files,
             warnings: _,
         } = candidate;
-        let names = compiled.identities.iter().map(|identity| identity.name.as_str());
+        let names = compiled
+            .identities
+            .iter()
+            .map(|identity| identity.name.as_str());
         let ids = self.registry.assign(names)?;
         let (now, boot_ns) = (Timestamp::now(), boot_now_ns());
         let records = compiled
             .identities
             .iter()
             .zip(&ids)
-            .map(|(identity, &id)| (id, identity.record(deadline_ns(identity.expires, now, boot_ns))))
+            .map(|(identity, &id)| {
+                (
+                    id,
+                    identity.record(deadline_ns(identity.expires, now, boot_ns)),
+                )
+            })
             .collect();
         let mut paths = HashMap::new();
         let mut labels = Vec::new();
@@ -111,7 +119,8 @@ impl Daemon {
         })?;
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.
-        self.trail.learn_generation(number, Names::new(&compiled, &ids));
+        self.trail
+            .learn_generation(number, Names::new(&compiled, &ids));
         let swapped = self.kernel.replace_policy(&Generation {
             compiled: &compiled,
             identities: records,

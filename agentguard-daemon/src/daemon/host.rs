@@ -22,7 +22,8 @@ pub fn read_settings(path: &Path) -> Result<Settings, Diagnostics> {
     match fs::read_to_string(path) {
         Ok(text) => config::parse(path, &text),
         Err(error)
-            if error.kind() == io::ErrorKind::NotFound && path == Path::new(config::DEFAULT_PATH) =>
+            if error.kind() == io::ErrorKind::NotFound
+                && path == Path::new(config::DEFAULT_PATH) =>
         {
             Ok(Settings::default())
         }
@@ -80,7 +81,9 @@ fn mountinfo() -> io::Result<String> {
 ///
 /// If /proc cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// Name of the host.
@@ -118,8 +121,7 @@ mod tests {
     #[test]
     fn name_servers_are_read() {
         let text = "# x\nsearch a\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nnameserver x\n";
-        let expected: Vec<IpAddr> =
-            vec!["192.0.2.53".parse().unwrap(), "fe80::1".parse().unwrap()];
+        let expected: Vec<IpAddr> = vec!["192.0.2.53".parse().unwrap(), "fe80::1".parse().unwrap()];
         assert_eq!(parse_resolvers(text), expected);
     }
 

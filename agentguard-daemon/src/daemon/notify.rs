@@ -4,12 +4,15 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::{ffi::OsStrExt as _, net::{SocketAddr, UnixDatagram}},
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
     },
 };
 
 /// Sends `state` to the socket that the service manager named; without one, to nobody.
-pub fn notify(state: &str) {
+pub(super) fn notify(state: &str) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };

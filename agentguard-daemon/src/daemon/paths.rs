@@ -9,26 +9,26 @@ const REMEMBERED: usize = 1_024;
 
 /// The cgroups that are, and those that were lately.
 #[derive(Debug, Default)]
-pub struct Paths {
+pub(super) struct Paths {
     live: HashMap<u64, Box<str>>,
     gone: VecDeque<(u64, Box<str>)>,
 }
 
 impl Paths {
     /// Takes a new tree in place of the old one.
-    pub fn replace(&mut self, live: HashMap<u64, Box<str>>) {
+    pub(super) fn replace(&mut self, live: HashMap<u64, Box<str>>) {
         self.live = live;
     }
 
     /// Adds a cgroup, unless there are more than can be labelled.
-    pub fn insert(&mut self, id: u64, path: &str) {
+    pub(super) fn insert(&mut self, id: u64, path: &str) {
         if self.live.len() < MAX_CGROUPS as usize {
             self.live.insert(id, path.into());
         }
     }
 
     /// A cgroup was removed.
-    pub fn remove(&mut self, id: u64) {
+    pub(super) fn remove(&mut self, id: u64) {
         if let Some(path) = self.live.remove(&id) {
             if self.gone.len() == REMEMBERED {
                 self.gone.pop_front();
@@ -39,7 +39,7 @@ impl Paths {
 
     /// Path of a cgroup.
     #[must_use]
-    pub fn path(&self, id: u64) -> Option<&str> {
+    pub(super) fn path(&self, id: u64) -> Option<&str> {
         let gone = || self.gone.iter().rev().find(|(gone, _)| *gone == id);
         self.live
             .get(&id)

@@ -1,10 +1,6 @@
 //! What can still be read of the process behind an event.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    os::unix::ffi::OsStrExt as _,
-};
+use std::{fs::File, io::Read as _, os::unix::ffi::OsStrExt as _};
 
 use nix::{
     fcntl::{OFlag, openat, readlinkat},
@@ -20,7 +16,7 @@ const TICK_NS: u64 = 10_000_000;
 /// Path of the executable of process `pid`, if that is still the process that was there at
 /// `event_ns` of the boot clock.
 #[must_use]
-pub fn executable(pid: u32, event_ns: u64) -> Option<Untrusted> {
+pub(super) fn executable(pid: u32, event_ns: u64) -> Option<Untrusted> {
     // Through one descriptor: once the process is gone, it reads nothing of the next with its pid.
     let directory = File::open(format!("/proc/{pid}")).ok()?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;

@@ -11,7 +11,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::kernel::{AuditRing, CgroupRing, KernelError};
 
 /// A ring that the runtime watches.
-pub struct Readable<R: AsFd>(AsyncFd<Descriptor<R>>);
+pub(super) struct Readable<R: AsFd>(AsyncFd<Descriptor<R>>);
 
 struct Descriptor<R>(R);
 
@@ -27,12 +27,16 @@ impl<R: AsFd> Readable<R> {
     /// # Errors
     ///
     /// If the runtime cannot.
-    pub fn new(ring: R) -> io::Result<Self> {
+    #[expect(
+        deprecated,
+        reason = "sound here: the descriptor belongs to the ring, which moves in and stays open"
+    )]
+    pub(super) fn new(ring: R) -> io::Result<Self> {
         AsyncFd::with_interest(Descriptor(ring), Interest::READABLE).map(Self)
     }
 
     /// Waits until the ring may hold something.
-    pub async fn ready(&self) {
+    pub(super) async fn ready(&self) {
         match self.0.readable().await {
             Ok(mut guard) => guard.retain_ready(),
             // The runtime is shutting down: there is nothing to wait for.
@@ -52,14 +56,14 @@ impl<R: AsFd> Readable<R> {
 
 impl Readable<AuditRing> {
     /// The next event, if there is one.
-    pub fn next(&mut self) -> Option<Result<AuditEvent, KernelError>> {
+    pub(super) fn next(&mut self) -> Option<Result<AuditEvent, KernelError>> {
         self.take(AuditRing::next_event)
     }
 }
 
 impl Readable<CgroupRing> {
     /// The next event, if there is one.
-    pub fn next(&mut self) -> Option<Result<CgroupEvent, KernelError>> {
+    pub(super) fn next(&mut self) -> Option<Result<CgroupEvent, KernelError>> {
         self.take(CgroupRing::next_event)
     }
 }

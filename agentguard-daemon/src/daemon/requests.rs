@@ -41,7 +41,9 @@ impl Reload {
         self.reading = None;
         read.unwrap_or_else(|error| {
             let mut diagnostics = Diagnostics::default();
-            diagnostics.push(Diagnostic::error(format!("the policy cannot be read: {error}")));
+            diagnostics.push(Diagnostic::error(format!(
+                "the policy cannot be read: {error}"
+            )));
             Err(diagnostics)
         })
     }
@@ -154,8 +156,13 @@ impl Daemon {
     pub(super) fn reject(&mut self, diagnostics: &Diagnostics) -> Response {
         let generation = self.kernel.generation();
         let detail = diagnostics.render(false);
-        tracing::error!(generation, "policy refused, the one in force stays:\n{detail}");
-        notify(&format!("STATUS=Policy refused; generation {generation} stays in force."));
+        tracing::error!(
+            generation,
+            "policy refused, the one in force stays:\n{detail}"
+        );
+        notify(&format!(
+            "STATUS=Policy refused; generation {generation} stays in force."
+        ));
         let first = diagnostics.iter().next();
         self.note(AuditRecord::PolicyRejected(PolicyRejected {
             time: Timestamp::now(),

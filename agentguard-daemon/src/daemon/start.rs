@@ -82,7 +82,10 @@ pub enum StartError {
 /// If it cannot do its work. What an earlier daemon left in force stays so.
 pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let lock = lock::take(&settings.state_dir)
-        .map_err(failed(format!("state directory {}", settings.state_dir.display())))?
+        .map_err(failed(format!(
+            "state directory {}",
+            settings.state_dir.display()
+        )))?
         .ok_or_else(|| StartError::AlreadyRuns(settings.state_dir.clone()))?;
     let degraded = check_support(settings.allow_degraded)?;
     let cgroup_root = host::cgroup_root(&settings).map_err(failed("cgroup root"))?;

@@ -6,9 +6,7 @@ use agentguard_common::{audit::Counters, identity::AgentId};
 
 use super::{Daemon, generation::InForce};
 use crate::{
-    control::{
-        CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals, Why,
-    },
+    control::{CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals, Why},
     identity::{
         cgroups,
         select::{Ground, select},
@@ -52,7 +50,9 @@ impl Daemon {
             uptime_seconds: self.started.elapsed().as_secs(),
             cgroup_root: self.cgroup_root.clone(),
             generation: self.kernel.generation(),
-            policy_files: policy.map(|policy| policy.files.clone()).unwrap_or_default(),
+            policy_files: policy
+                .map(|policy| policy.files.clone())
+                .unwrap_or_default(),
             last_rejection: self.last_rejection.clone(),
             degraded: self.degraded.clone(),
             programs: self.kernel.programs().to_vec(),
@@ -60,20 +60,27 @@ impl Daemon {
             totals: totals.into_values().collect(),
             events_lost: dropped + self.trail.accounts().undecodable(),
             cgroup_events_lost: self.cgroup_events_lost,
-            sinks: self.sinks.iter().map(|sink| sink.status().clone()).collect(),
+            sinks: self
+                .sinks
+                .iter()
+                .map(|sink| sink.status().clone())
+                .collect(),
         })
     }
 }
 
 impl InForce {
     fn identities(&self) -> impl Iterator<Item = (&CompiledIdentity, AgentId)> {
-        self.compiled.identities.iter().zip(self.ids.iter().copied())
+        self.compiled
+            .identities
+            .iter()
+            .zip(self.ids.iter().copied())
     }
 }
 
 /// The word that policy uses.
 #[must_use]
-pub fn class_name(class: Class) -> &'static str {
+pub(super) fn class_name(class: Class) -> &'static str {
     match class {
         Class::Agent => "agent",
         Class::Ci => "ci",
@@ -105,7 +112,7 @@ impl From<&Counters> for Totals {
 
 /// Whom the cgroups below `root` belong to that are selected or have processes.
 #[must_use]
-pub fn owners(policy: &InForce, root: &Path) -> Response {
+pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
     let mut cgroups = Vec::new();
     // The cgroups from the root down to the one before, with whom they belong to.
     let mut above: Vec<(String, Option<usize>)> = Vec::new();
@@ -159,9 +166,12 @@ fn why(ground: &Ground<'_>) -> Why {
 }
 
 fn describe(selector: &Selector) -> String {
-    [("systemd-unit", &selector.systemd_unit), ("cgroup", &selector.cgroup)]
-        .into_iter()
-        .filter_map(|(key, glob)| Some(format!("{key} = {:?}", glob.as_ref()?.glob().glob())))
-        .collect::<Vec<_>>()
-        .join(", ")
+    [
+        ("systemd-unit", &selector.systemd_unit),
+        ("cgroup", &selector.cgroup),
+    ]
+    .into_iter()
+    .filter_map(|(key, glob)| Some(format!("{key} = {:?}", glob.as_ref()?.glob().glob())))
+    .collect::<Vec<_>>()
+    .join(", ")
 }

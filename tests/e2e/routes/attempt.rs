@@ -6,14 +6,19 @@ use std::{
 };
 
 use agentguard_tests::{
+    audit,
     cgroup::Cgroup,
-    network::{Family, WIRE_BROADCAST, Zone},
+    daemon::Daemon,
+    network::{ALLOWED_ZONE, Family, WIRE_BROADCAST, Zone},
     probe::{Origin, Report, Spec},
     sandbox::Sandbox,
     world::PORT,
 };
 
 use super::row::{Kind, Outcome, Row};
+
+/// Whom the probes belong to.
+const IDENTITY: &str = "route-taker";
 
 /// A row and the sandbox that it is tried in.
 pub(crate) struct Attempts {
@@ -57,14 +62,89 @@ impl Attempts {
     /// First without agentguard: a route that is broken anyhow would prove nothing.
     pub(crate) fn check(&self) {
         for combination in self.combinations() {
-            let expected = if combination.uid == 0 {
-                Outcome::Arrives
-            } else {
-                self.row.bare_nobody
-            };
             let spec = self.spec(combination);
-            self.attempt(&spec, expected, combination, "without agentguard");
+            self.attempt(
+                &spec,
+                self.bare(combination),
+                combination,
+                "without agentguard",
+            );
         }
+        let daemon = Daemon::start(&self.sandbox, &self.policy());
+        for combination in self.combinations() {
+            let spec = self.spec(combination);
+            let expected = match (self.bare(combination), combination.zone) {
+                (Outcome::Arrives, Zone::Allowed) => self.row.allowed,
+                (Outcome::Arrives, Zone::Denied) => self.row.denied,
+                // The kernel refuses it before agentguard is asked.
+                (bare @ (Outcome::Fails(..) | Outcome::Vanishes), _) => {
+                    self.attempt(&spec, bare, combination, "under agentguard");
+                    continue;
+                }
+            };
+            let counter = match expected {
+                Outcome::Arrives => "allowed",
+                Outcome::Fails(..) | Outcome::Vanishes => "denied",
+            };
+            let before = daemon.counter(IDENTITY, "counters", counter);
+            self.attempt(&spec, expected, combination, "under agentguard");
+            let after = daemon.counter(IDENTITY, "counters", counter);
+            assert!(
+                after > before,
+                "{combination:?}: `{counter}` stayed at {before}"
+            );
+            self.find_record(&daemon, &spec, expected);
+        }
+    }
+
+    /// What the kernel alone does.
+    fn bare(&self, combination: Combination) -> Outcome {
+        if combination.uid == 0 {
+            Outcome::Arrives
+        } else {
+            self.row.bare_nobody
+        }
+    }
+
+    fn policy(&self) -> String {
+        let [v4, v6] = ALLOWED_ZONE;
+        format!(
+            r#"
+            [roles.route]
+            raw-sockets = {raw_sockets}
+            [[roles.route.egress]]
+            addresses = ["{v4}", "{v6}", "239.1.0.0/16", "ff05:1::/32", "{WIRE_BROADCAST}"]
+            [identities.{IDENTITY}]
+            class = "agent"
+            owner = "owner@example.com"
+            purpose = "take a route"
+            environment = "test"
+            roles = ["route"]
+            mode = "enforce"
+            [[identities.{IDENTITY}.match]]
+            cgroup = "/agent"
+            "#,
+            raw_sockets = self.row.raw_sockets,
+        )
+    }
+
+    /// The record must name the identity, what was asked for, and why it ended so.
+    fn find_record(&self, daemon: &Daemon, spec: &Spec, expected: Outcome) {
+        let (verdict, reason) = match expected {
+            Outcome::Arrives => ("allow", "rule"),
+            Outcome::Fails(..) | Outcome::Vanishes => ("deny", self.row.reason),
+        };
+        // A socket that is refused has no destination yet, and repeats of it are folded.
+        let names_target = !matches!(expected, Outcome::Fails("socket", _));
+        let address = spec.address().to_string();
+        daemon
+            .events()
+            .wait_for(&format!("{verdict} {reason} {address}"), |event| {
+                audit::identity(event) == IDENTITY
+                    && audit::own(event, "verdict") == verdict
+                    && audit::own(event, "reason") == reason
+                    && (!names_target || event["dst_endpoint"]["ip"] == address)
+            });
     }
 
     fn combinations(&self) -> Vec<Combination> {

@@ -1,0 +1,48 @@
+//! `agentguard daemon`: what systemd runs.
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Place};
+use crate::daemon::start::{StartError, start};
+
+pub(super) fn run(place: &Place) -> Result<(), Failure> {
+    let settings = place.settings()?;
+    let filter = EnvFilter::try_from_env("AGENTGUARD_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Internal(format!("the runtime does not start: {error}")))?;
+    runtime.block_on(async {
+        let daemon = start(settings).map_err(|error| failure(&error))?;
+        daemon.run().await;
+        Ok(())
+    })
+}
+
+fn failure(error: &StartError) -> Failure {
+    // The causes tell what the kernel said.
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        let next = source.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = source.source();
+    }
+    match error {
+        StartError::AlreadyRuns(_) => Failure::Unavailable(text),
+        StartError::Unsupported { .. } | StartError::Policy(_) => Failure::Settings(text),
+        StartError::RegistryGone(_)
+        | StartError::Registry(_)
+        | StartError::Kernel(_)
+        | StartError::Swap(_)
+        | StartError::Sink(_)
+        | StartError::Host { .. } => Failure::Internal(text),
+    }
+}

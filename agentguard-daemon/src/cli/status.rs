@@ -1,0 +1,117 @@
+//! `agentguard status`: how the daemon is, and what each identity did.
+
+use super::{Failure, Output, Place, print_json, print_table, unexpected};
+use crate::control::{Request, Response, Status, Totals};
+
+pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
+    let status = match place.ask_once(&Request::Status {})? {
+        Response::Status(status) => status,
+        other => return Err(unexpected(&other)),
+    };
+    if output.json {
+        return print_json(&status);
+    }
+    print_head(&status);
+    let rows: Vec<[String; 8]> = status
+        .identities
+        .iter()
+        .map(|identity| {
+            let [allowed, denied, would_deny, out, r#in] = cells(&identity.counters);
+            let class = super::ps::name_of(identity.class);
+            [
+                identity.name.clone(),
+                class,
+                allowed,
+                denied,
+                would_deny,
+                out,
+                r#in,
+                { identity.owner.clone().unwrap_or_default() },
+            ]
+        })
+        .collect();
+    println!();
+    print_table(
+        [
+            "IDENTITY",
+            "CLASS",
+            "ALLOWED",
+            "DENIED",
+            "WOULD-DENY",
+            "BYTES OUT",
+            "BYTES IN",
+            "OWNER",
+        ],
+        &rows,
+    );
+    println!();
+    let rows: Vec<[String; 6]> = status
+        .totals
+        .iter()
+        .map(|total| {
+            let [allowed, denied, would_deny, out, r#in] = cells(&total.counters);
+            [
+                super::ps::name_of(total.class),
+                allowed,
+                denied,
+                would_deny,
+                out,
+                r#in,
+            ]
+        })
+        .collect();
+    print_table(
+        [
+            "CLASS",
+            "ALLOWED",
+            "DENIED",
+            "WOULD-DENY",
+            "BYTES OUT",
+            "BYTES IN",
+        ],
+        &rows,
+    );
+    Ok(())
+}
+
+fn print_head(status: &Status) {
+    println!(
+        "agentguard {}: pid {}, up {} s, generation {} on {}, {} programs",
+        status.version,
+        status.pid,
+        status.uptime_seconds,
+        status.generation,
+        status.cgroup_root.display(),
+        status.programs.len()
+    );
+    for file in &status.policy_files {
+        println!("policy: {}", file.display());
+    }
+    for sink in &status.sinks {
+        let sink = serde_json::to_string(sink).unwrap_or_default();
+        println!("sink: {sink}");
+    }
+    for missing in &status.degraded {
+        println!("degraded: {missing}");
+    }
+    if let Some(rejection) = &status.last_rejection {
+        println!("the last policy was refused:\n{rejection}");
+    }
+    if status.events_lost + status.cgroup_events_lost > 0 {
+        println!(
+            "lost: {} events, {} reports of cgroups",
+            status.events_lost, status.cgroup_events_lost
+        );
+    }
+}
+
+fn cells(totals: &Totals) -> [String; 5] {
+    [
+        totals.allowed,
+        totals.denied,
+        totals.would_deny,
+        totals.bytes_out,
+        totals.bytes_in,
+    ]
+    .map(|number| number.to_string())
+}

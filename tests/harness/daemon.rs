@@ -1,0 +1,378 @@
+//! The built `agentguard`, run in a sandbox: its settings, its life and its answers.
+
+use std::{
+    env, fs,
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox};
+
+/// How long the daemon may take to come up, and to end.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A daemon, and the files and pins that it leaves.
+///
+/// Dropping it kills it and ends its mount namespace. The pins are in there, so that enforcement
+/// ends with it, also when a test is killed.
+#[derive(Debug)]
+pub struct Daemon {
+    files: PathBuf,
+    mounts: OwnedFd,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts a daemon in `sandbox` with this policy and waits until it answers.
+    ///
+    /// # Panics
+    ///
+    /// With what the daemon said, if it does not come up.
+    #[must_use]
+    pub fn start(sandbox: &Sandbox, policy: &str) -> Self {
+        let mut daemon = Self::prepare(sandbox, policy);
+        daemon.restart();
+        daemon
+    }
+
+    /// Writes settings and policy without starting anything.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be written.
+    #[must_use]
+    pub fn prepare(sandbox: &Sandbox, policy: &str) -> Self {
+        let files = sandbox.files().join("daemon");
+        for directory in ["policy.d", "bpf", "state"] {
+            fs::create_dir_all(files.join(directory)).expect("make the daemon's directories");
+        }
+        let settings = format!(
+            "cgroup-root = {cgroup_root:?}\n\
+             policy-dirs = [{policy:?}]\n\
+             bpffs = {bpffs:?}\n\
+             state-dir = {state:?}\n\
+             control-socket = {socket:?}\n\
+             [sinks.file]\n\
+             path = {events:?}\n",
+            cgroup_root = sandbox.cgroups.top().path(),
+            policy = files.join("policy.d"),
+            bpffs = files.join("bpf"),
+            state = files.join("state"),
+            socket = files.join("control.sock"),
+            events = files.join("events.jsonl"),
+        );
+        fs::write(files.join("agentguard.toml"), settings).expect("write the settings");
+        let daemon = Self {
+            files,
+            mounts: private_mounts(),
+            child: None,
+        };
+        daemon.write_policy(policy);
+        daemon
+    }
+
+    /// Starts it (again) and waits until it answers.
+    ///
+    /// # Panics
+    ///
+    /// With what the daemon said, if it does not come up.
+    pub fn restart(&mut self) {
+        self.launch();
+        let deadline = Instant::now() + LIFE_TIMEOUT;
+        while !self.cli(&["status", "--json"]).status.success() {
+            let ended = self.child().try_wait().expect("look after the daemon");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the daemon did not come up ({ended:?}):\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it without waiting, for settings or policies with which it will not come up.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started at all.
+    pub fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.files.join("log"))
+            .expect("open the log");
+        let mut command = self.command(&["daemon"]);
+        command.stderr(log);
+        self.child = Some(command.spawn().expect("start the daemon"));
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Panics
+    ///
+    /// If it goes on.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIFE_TIMEOUT;
+        loop {
+            if let Some(status) = self.child().try_wait().expect("look after the daemon") {
+                self.child = None;
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the daemon goes on:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it as systemd does. What it pinned stays.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stop, or not well.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// Kills it. What it pinned stays.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn signal(&mut self, signal: Signal) {
+        let pid = i32::try_from(self.child().id()).expect("pids are small");
+        kill(Pid::from_raw(pid), signal).expect("the daemon runs");
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn pid(&mut self) -> u32 {
+        self.child().id()
+    }
+
+    /// Writes the policy; it takes effect with the next reload.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    pub fn write_policy(&self, policy: &str) {
+        fs::write(self.policy_file(), policy).expect("write the policy");
+    }
+
+    /// Writes a policy and puts it in force.
+    ///
+    /// # Panics
+    ///
+    /// If the daemon rejects it.
+    pub fn reload(&self, policy: &str) {
+        self.write_policy(policy);
+        let output = self.cli(&["reload", "--wait"]);
+        assert!(
+            output.status.success(),
+            "reload failed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Runs the command line with this daemon's settings.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run agentguard")
+    }
+
+    /// What `status --json` says.
+    ///
+    /// # Panics
+    ///
+    /// If it fails or is not JSON.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.json(&["status", "--json"])
+    }
+
+    /// What a command prints as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it fails or is not JSON.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    }
+
+    /// A number of one identity: `group` is `counters` or `events`.
+    ///
+    /// # Panics
+    ///
+    /// If the status does not have it.
+    #[must_use]
+    pub fn counter(&self, identity: &str, group: &str, key: &str) -> u64 {
+        let status = self.status();
+        status["identities"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == identity)
+            .and_then(|entry| entry[group][key].as_u64())
+            .unwrap_or_else(|| panic!("no {group}.{key} of {identity} in {status}"))
+    }
+
+    /// The events it writes.
+    #[must_use]
+    pub fn events(&self) -> EventFile {
+        EventFile::new(self.files.join("events.jsonl"))
+    }
+
+    /// The policy file.
+    #[must_use]
+    pub fn policy_file(&self) -> PathBuf {
+        self.files.join("policy.d/test.toml")
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.files.join("control.sock")
+    }
+
+    /// The pin directory, as seen from inside its mounts.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
+        self.files.join("bpf")
+    }
+
+    /// Runs `work` where the daemon's mounts are seen.
+    ///
+    /// # Panics
+    ///
+    /// If `work` does.
+    pub fn among_mounts<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_FS).expect("leave the shared working directory");
+                setns(self.mounts.as_fd(), CloneFlags::CLONE_NEWNS).expect("enter the mounts");
+                work()
+            });
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// What it said on stderr.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.files.join("log")).unwrap_or_default()
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("the daemon was started")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mounts = self
+            .mounts
+            .try_clone()
+            .expect("copy the mounts' descriptor");
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.files.join("agentguard.toml"));
+        // SAFETY: the closure makes system calls on a descriptor it owns, and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                die_with_parent()?;
+                setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+                Ok(())
+            })
+        };
+        command
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both fail only for a daemon that has ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if thread::panicking() {
+            #[expect(
+                clippy::print_stderr,
+                reason = "it is shown with the failure of the test"
+            )]
+            {
+                eprintln!("the daemon said:\n{}", self.log());
+            }
+        }
+    }
+}
+
+/// The daemon under test.
+///
+/// # Panics
+///
+/// If nobody said which.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let path = env::var_os("AGENTGUARD_BIN")
+        .map(PathBuf::from)
+        .expect("AGENTGUARD_BIN is not set: run `cargo xtask test`, which builds agentguard");
+    assert!(
+        Path::new(&path).exists(),
+        "AGENTGUARD_BIN={path:?} is not there"
+    );
+    path
+}
+
+/// A mount namespace in which what is mounted is seen by nobody else, and gone with the last user.
+fn private_mounts() -> OwnedFd {
+    let made = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("unshare the mounts");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
+        File::open("/proc/thread-self/ns/mnt").expect("open the mount namespace")
+    });
+    made.join().expect("make a mount namespace").into()
+}
