@@ -1,14 +1,15 @@
 //! The command line: nouns read, verbs change.
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command talks to people and pipes"
-)]
+#![expect(clippy::print_stderr, reason = "a command talks to people")]
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "an answer to another question is an error, whichever it is"
 )]
+
+/// Prints a line to standard output, like `println!`, but ends quietly when the reader has gone.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::write_line(format_args!($($text)*)) };
+}
 
 mod daemon;
 mod detach;
@@ -221,10 +222,18 @@ fn unexpected(response: &Response) -> Failure {
     Failure::Internal(format!("the daemon answered {response:?}"))
 }
 
+fn write_line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
+        let is_gone = error.kind() == io::ErrorKind::BrokenPipe;
+        std::process::exit(if is_gone { 0 } else { 70 });
+    }
+}
+
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::Internal(error.to_string()))?;
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 
@@ -251,7 +260,7 @@ fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) {
             .zip(widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     };
     print(headings);
     for row in rows {

@@ -39,10 +39,10 @@ impl Detach {
         let removed =
             Kernel::detach(&placement).map_err(|error| Failure::Internal(error.to_string()))?;
         if removed.is_empty() {
-            println!("nothing was pinned");
+            say!("nothing was pinned");
         }
         for link in removed {
-            println!("removed {}", link.display());
+            say!("removed {}", link.display());
         }
         Ok(())
     }

@@ -94,11 +94,11 @@ fn checks(place: &Place) -> Vec<Check> {
 }
 
 fn print(report: &Report) {
-    println!("kernel {}", report.kernel.release);
+    say!("kernel {}", report.kernel.release);
     if !report.kernel.above_floor {
-        println!("  too old: Linux 5.15 is the oldest that is tried");
+        say!("  too old: Linux 5.15 is the oldest that is tried");
     }
-    println!();
+    say!("");
     let yes_no = |yes| if yes { "yes" } else { "NO" }.to_owned();
     let rows: Vec<[String; 3]> = report
         .checks
@@ -112,7 +112,7 @@ fn print(report: &Report) {
         })
         .collect();
     print_table(["CHECK", "OK", "DETAIL"], &rows);
-    println!();
+    say!("");
     let rows: Vec<[String; 4]> = report
         .kernel
         .features
@@ -137,7 +137,7 @@ fn print(report: &Report) {
         })
         .collect();
     print_table(["FEATURE", "HERE", "", "WITHOUT IT"], &rows);
-    println!();
+    say!("");
     let rows: Vec<[String; 3]> = report
         .routes
         .iter()

@@ -31,7 +31,7 @@ impl Events {
         };
         for answer in place.ask(&request)? {
             match answer? {
-                Response::Event { line } => println!("{line}"),
+                Response::Event { line } => say!("{line}"),
                 Response::End {} => return Ok(()),
                 other => return Err(unexpected(&other)),
             }

@@ -76,7 +76,7 @@ impl Explain {
         if self.output.json {
             print_json(&explanation)?;
         } else {
-            println!("{}", sentence(&explanation));
+            say!("{}", sentence(&explanation));
         }
         if explanation.verdict == "deny" {
             Err(Failure::No)

@@ -86,6 +86,6 @@ fn report(findings: &Diagnostics, summary: &str, output: Output) -> Result<(), F
     };
     let found = findings.summary();
     let separator = if found.is_empty() { "" } else { "; " };
-    println!("{verdict}: {summary}{separator}{found}");
+    say!("{verdict}: {summary}{separator}{found}");
     Ok(())
 }

@@ -17,12 +17,12 @@ impl Reload {
         match place.ask_once(&Request::Reload { wait: self.wait })? {
             Response::Accepted {} => Ok(()),
             Response::Reloaded { generation } => {
-                println!("generation {generation} is in force");
+                say!("generation {generation} is in force");
                 Ok(())
             }
             Response::Rejected { generation, detail } => {
                 eprintln!("{detail}");
-                println!("refused: generation {generation} stays in force");
+                say!("refused: generation {generation} stays in force");
                 Err(Failure::No)
             }
             other => Err(unexpected(&other)),

@@ -30,7 +30,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
             ]
         })
         .collect();
-    println!();
+    say!("");
     print_table(
         [
             "IDENTITY",
@@ -44,7 +44,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
         ],
         &rows,
     );
-    println!();
+    say!("");
     let rows: Vec<[String; 6]> = status
         .totals
         .iter()
@@ -75,7 +75,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
 }
 
 fn print_head(status: &Status) {
-    println!(
+    say!(
         "agentguard {}: pid {}, up {} s, generation {} on {}, {} programs",
         status.version,
         status.pid,
@@ -85,20 +85,20 @@ fn print_head(status: &Status) {
         status.programs.len()
     );
     for file in &status.policy_files {
-        println!("policy: {}", file.display());
+        say!("policy: {}", file.display());
     }
     for sink in &status.sinks {
         let sink = serde_json::to_string(sink).unwrap_or_default();
-        println!("sink: {sink}");
+        say!("sink: {sink}");
     }
     for missing in &status.degraded {
-        println!("degraded: {missing}");
+        say!("degraded: {missing}");
     }
     if let Some(rejection) = &status.last_rejection {
-        println!("the last policy was refused:\n{rejection}");
+        say!("the last policy was refused:\n{rejection}");
     }
     if status.events_lost + status.cgroup_events_lost > 0 {
-        println!(
+        say!(
             "lost: {} events, {} reports of cgroups",
             status.events_lost, status.cgroup_events_lost
         );
