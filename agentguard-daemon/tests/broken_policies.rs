@@ -70,6 +70,6 @@ fn cases() -> BTreeSet<PathBuf> {
 
 fn entries() -> impl Iterator<Item = PathBuf> {
     fs::read_dir(Path::new(BROKEN))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the directory of cases")
+        .map(|entry| entry.expect("an entry").path())
 }

@@ -50,8 +50,8 @@ fn ask(compiled: &Compiled, tables: &CompiledTables<'_>, name: &str, probe: &Pro
         .identities
         .iter()
         .find(|identity| identity.name == name)
-        .unwrap();
-    let seconds = |time: i64| u64::try_from(time).unwrap();
+        .expect("the identity is in the policy");
+    let seconds = |time: i64| u64::try_from(time).expect("a time after 1970");
     let expires = identity
         .expires
         .map_or(NEVER, |time| seconds(time.as_second()));

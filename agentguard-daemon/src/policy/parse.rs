@@ -15,7 +15,16 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use self::reader::{Keys, Reader};
+pub(super) use self::reader::Keys;
+use self::reader::Reader;
+#[cfg(test)]
+pub(super) use self::{
+    KEYS as POLICY_FILE,
+    defaults::KEYS as DEFAULTS,
+    identity::{KEYS as IDENTITY, MATCH_KEYS as MATCH},
+    role::{KEYS as ROLE, RULE_KEYS as RULE},
+    zone::KEYS as ZONE,
+};
 use super::{
     Policy,
     diagnostic::{Diagnostic, Diagnostics},

@@ -135,3 +135,6 @@ enum DefaultEffect {
     /// Nothing.
     Deny,
 }
+
+#[cfg(test)]
+mod tests;

@@ -352,3 +352,6 @@ fn text_of(bytes: Vec<u8>) -> Result<String, Unreadable> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,10 @@
 //! let answer = oracle::judge(&policy.identities[0], &probe);
 //! ```
 #![allow(
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "each including test is a crate of its own and uses a part of it"
+    reason = "it is test code; each including test is a crate of its own and uses a part of it"
 )]
 
 pub mod generate;
