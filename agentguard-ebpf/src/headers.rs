@@ -25,6 +25,9 @@ pub struct Headers {
     pub source_port: u16,
     /// Host byte order; 0 where the protocol has no ports.
     pub destination_port: u16,
+    /// Why the packet is refused whatever policy says: it goes elsewhere than its destination says,
+    /// or what it is cannot be read. The protocol is then [`Protocol::Other`], without ports.
+    pub objection: Option<Reason>,
 }
 
 /// An IPv4 header without options, and the ports behind it.
@@ -67,13 +70,14 @@ struct Ports {
 
 impl Headers {
     /// Reads the packet of a `cgroup_skb` program, which starts at the IP header.
-    ///
-    /// # Errors
-    ///
-    /// The reason to refuse it: a routing header or IPv4 options send a packet elsewhere than its
-    /// destination says, and what cannot be read cannot be judged.
     #[inline(always)]
-    pub fn read(context: &SkBuffContext) -> Result<Self, Reason> {
+    pub fn read(context: &SkBuffContext) -> Self {
+        Self::read_either(context)
+            .unwrap_or_else(|reason| Self::refused(Address::default(), Address::default(), reason))
+    }
+
+    #[inline(always)]
+    fn read_either(context: &SkBuffContext) -> Result<Self, Reason> {
         let first: u8 = context.load(0).map_err(|_| Reason::Malformed)?;
         match first >> 4 {
             4 => Self::read_v4(context),
@@ -93,8 +97,12 @@ impl Headers {
                 None,
             ),
         };
+        let (source, destination) = (
+            Address::from_v4(header.source),
+            Address::from_v4(header.destination),
+        );
         if header.version_length & 0xf != 5 {
-            return Err(Reason::IpOptions);
+            return Ok(Self::refused(source, destination, Reason::IpOptions));
         }
         // Behind the first fragment there is no transport header: what looks like ports is payload.
         let later_fragment = u16::from_be_bytes(header.fragment) & 0x1fff != 0;
@@ -103,23 +111,21 @@ impl Headers {
         } else {
             Protocol::from_ip(header.protocol)
         };
-        Self::with_ports(
-            protocol,
-            Address::from_v4(header.source),
-            Address::from_v4(header.destination),
-            ports,
-        )
+        Ok(Self::with_ports(protocol, source, destination, ports))
     }
 
     #[inline(always)]
     fn read_v6(context: &SkBuffContext) -> Result<Self, Reason> {
         let header: Ipv6 = context.load(0).map_err(|_| Reason::Malformed)?;
+        let (source, destination) = (Address(header.source), Address(header.destination));
         let mut next = header.next;
         let mut offset = size_of::<Ipv6>();
         let mut protocol = None;
         for _ in 0..MAX_EXTENSIONS {
             match next {
-                ROUTING => return Err(Reason::RoutingHeader),
+                ROUTING => {
+                    return Ok(Self::refused(source, destination, Reason::RoutingHeader));
+                }
                 HOP_BY_HOP | DESTINATION_OPTIONS | AUTHENTICATION => {
                     let [following, length]: [u8; 2] =
                         context.load(offset).map_err(|_| Reason::Malformed)?;
@@ -148,18 +154,13 @@ impl Headers {
             }
         }
         let Some(protocol) = protocol else {
-            return Err(Reason::Malformed);
+            return Ok(Self::refused(source, destination, Reason::Malformed));
         };
         let ports = match protocol {
             Protocol::Tcp | Protocol::Udp => context.load(offset).ok(),
             Protocol::Icmp | Protocol::Other => None,
         };
-        Self::with_ports(
-            protocol,
-            Address(header.source),
-            Address(header.destination),
-            ports,
-        )
+        Ok(Self::with_ports(protocol, source, destination, ports))
     }
 
     #[inline(always)]
@@ -168,23 +169,36 @@ impl Headers {
         source: Address,
         destination: Address,
         ports: Option<Ports>,
-    ) -> Result<Self, Reason> {
-        let (source_port, destination_port) = match protocol {
-            Protocol::Icmp | Protocol::Other => (0, 0),
-            Protocol::Tcp | Protocol::Udp => {
-                let ports = ports.ok_or(Reason::Malformed)?;
-                (
-                    u16::from_be_bytes(ports.source),
-                    u16::from_be_bytes(ports.destination),
-                )
+    ) -> Self {
+        let (source_port, destination_port) = match (protocol, ports) {
+            (Protocol::Icmp | Protocol::Other, _) => (0, 0),
+            (Protocol::Tcp | Protocol::Udp, Some(ports)) => (
+                u16::from_be_bytes(ports.source),
+                u16::from_be_bytes(ports.destination),
+            ),
+            (Protocol::Tcp | Protocol::Udp, None) => {
+                return Self::refused(source, destination, Reason::Malformed);
             }
         };
-        Ok(Self {
+        Self {
             protocol,
             source,
             destination,
             source_port,
             destination_port,
-        })
+            objection: None,
+        }
+    }
+
+    #[inline(always)]
+    const fn refused(source: Address, destination: Address, reason: Reason) -> Self {
+        Self {
+            protocol: Protocol::Other,
+            source,
+            destination,
+            source_port: 0,
+            destination_port: 0,
+            objection: Some(reason),
+        }
     }
 }

@@ -100,7 +100,8 @@ fn print_head(status: &Status) {
     if status.events_lost + status.cgroup_events_lost > 0 {
         say!(
             "lost: {} events, {} reports of cgroups",
-            status.events_lost, status.cgroup_events_lost
+            status.events_lost,
+            status.cgroup_events_lost
         );
     }
 }

@@ -205,7 +205,7 @@ fn reaches(rule: &Rule, remote: IpAddr) -> bool {
             let [.., a, b, c, d] = v6.octets();
             IpAddr::V4(Ipv4Addr::new(a, b, c, d))
         }
-        other => other,
+        other @ (IpAddr::V4(_) | IpAddr::V6(_)) => other,
     };
     let meant = if unmapped == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
         IpAddr::V4(Ipv4Addr::LOCALHOST)

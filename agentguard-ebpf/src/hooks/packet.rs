@@ -6,7 +6,7 @@
 
 use agentguard_common::{
     audit::{EventKind, Hook},
-    connection::{Address, Connection, Direction, Protocol},
+    connection::{Address, Connection, Direction},
     identity::{AgentId, FLAG_RESTRICTED, NEVER},
     policy::NO_RULE,
     verdict::{Decision, Reason, Verdict},
@@ -88,25 +88,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         packet.count(tag);
         return PASS;
     }
-    let headers = match Headers::read(context) {
-        Ok(headers) => headers,
-        Err(reason) => {
-            let decision = Decision::refuse(&record, reason, NO_RULE);
-            let judgement = Judgement {
-                identity: tag.identity,
-                record,
-                decision,
-            };
-            let nowhere = Connection {
-                direction: way.direction(),
-                protocol: Protocol::Other,
-                remote: Address::default(),
-                remote_port: 0,
-                local_port: 0,
-            };
-            return packet.refuse_or_pass(active, tag, &judgement, &nowhere, clock::now_ns());
-        }
-    };
+    let headers = Headers::read(context);
     let (remote, remote_port, local_port) = match way {
         Way::Out => (
             headers.destination,
@@ -119,6 +101,22 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
             headers.destination_port,
         ),
     };
+    if let Some(reason) = headers.objection {
+        let decision = Decision::refuse(&record, reason, NO_RULE);
+        let judgement = Judgement {
+            identity: tag.identity,
+            record,
+            decision,
+        };
+        let connection = Connection {
+            direction: way.direction(),
+            protocol: headers.protocol,
+            remote,
+            remote_port,
+            local_port,
+        };
+        return packet.refuse_or_pass(active, tag, &judgement, &connection, clock::now_ns());
+    }
     let ends = tag::ends(tag.identity, headers.protocol, remote_port, local_port);
     // The clock is read only where it can matter.
     let has_time = record.expires_ns == NEVER || clock::now_ns() < record.expires_ns;

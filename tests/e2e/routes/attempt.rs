@@ -49,7 +49,14 @@ impl Attempts {
                 }
                 sandbox.cgroup(&below)
             }
-            _ => sandbox.cgroup("outside"),
+            Origin::MovedUnconnected
+            | Origin::MovedConnected
+            | Origin::Inherited
+            | Origin::PassedUnconnected
+            | Origin::PassedConnected
+            | Origin::Born
+            | Origin::NewChild
+            | Origin::Left => sandbox.cgroup("outside"),
         };
         Self {
             row,
