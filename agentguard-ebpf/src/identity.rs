@@ -31,7 +31,7 @@ pub fn label_of(active: Active, cgroup_id: u64) -> Option<AgentId> {
         slot: active.slot().into(),
     };
     // SAFETY: values are four bytes, written whole.
-    unsafe { CGROUPS.get(&key) }.map(|label| label.0)
+    unsafe { CGROUPS.get(key) }.map(|label| label.0)
 }
 
 /// Whom the running task belongs to.

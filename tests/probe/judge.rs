@@ -14,17 +14,15 @@ const QUESTION_BYTES: usize = 18;
 /// 1 where the kernel refused for policy, else 0.
 pub(crate) fn run() -> io::Result<()> {
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
-    let v4 = open(Domain::IPV4)?;
-    let v6 = open(Domain::IPV6)?;
     let mut count = [0; 4];
     while stdin.read_exact(&mut count).is_ok() {
         let count = u32::from_ne_bytes(count) as usize;
         let mut questions = vec![0; count * QUESTION_BYTES];
         stdin.read_exact(&mut questions)?;
-        let answers: Vec<u8> = questions
+        let answers = questions
             .chunks_exact(QUESTION_BYTES)
-            .map(|question| u8::from(is_refused(&v4, &v6, question)))
-            .collect();
+            .map(|question| is_refused(question).map(u8::from))
+            .collect::<io::Result<Vec<u8>>>()?;
         stdout.write_all(&answers)?;
         stdout.flush()?;
     }
@@ -38,20 +36,29 @@ fn open(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn is_refused(v4: &Socket, v6: &Socket, question: &[u8]) -> bool {
+/// Each question has a socket of its own: `connect` binds it, and a local port is part of what the
+/// next one would ask.
+fn is_refused(question: &[u8]) -> io::Result<bool> {
     let (address, port) = question.split_at(16);
     let address: [u8; 16] = address.try_into().expect("a question has 18 bytes");
     let port = u16::from_be_bytes(port.try_into().expect("a question has 18 bytes"));
     let address = Ipv6Addr::from(address);
-    let (socket, target) = match address.to_ipv4_mapped() {
-        Some(address) => (v4, SockAddr::from(SocketAddr::new(address.into(), port))),
+    let (domain, target) = match address.to_ipv4_mapped() {
+        Some(address) => (
+            Domain::IPV4,
+            SockAddr::from(SocketAddr::new(address.into(), port)),
+        ),
         // A link-local address needs a link: loopback's index is 1 in every namespace.
-        None => (v6, SockAddr::from(SocketAddrV6::new(address, port, 0, 1))),
+        None => (
+            Domain::IPV6,
+            SockAddr::from(SocketAddrV6::new(address, port, 0, 1)),
+        ),
     };
-    matches!(
+    let socket = open(domain)?;
+    Ok(matches!(
         socket
             .connect(&target)
             .map_err(|error| error.raw_os_error()),
         Err(Some(libc::EACCES | libc::EPERM))
-    )
+    ))
 }

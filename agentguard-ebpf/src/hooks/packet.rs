@@ -233,7 +233,7 @@ impl Packet<'_> {
         match judgement.decision.verdict {
             // TCP flows are opened by `connect` and `sock_ops`: for them a pass here is a repeat.
             Verdict::Allow if self.tcp => {}
-            _ if self.listening => {
+            Verdict::Allow | Verdict::Deny | Verdict::WouldDeny if self.listening => {
                 let subject = Subject {
                     kind: EventKind::Connection,
                     hook: self.way.hook(),
@@ -246,7 +246,7 @@ impl Packet<'_> {
                 };
                 audit::record(self.context, active, judgement, Some(tag), &subject, now_ns);
             }
-            _ => {
+            Verdict::Allow | Verdict::Deny | Verdict::WouldDeny => {
                 let hook = self.way.hook();
                 flow::open(
                     self.context,
