@@ -123,7 +123,7 @@ fn an_established_flow_ends_with_its_right() {
     let daemon = Daemon::start(&scene.sandbox, &policy(""));
     let (mut kept, kept_spec) = scene.connect();
     kept.resume();
-    assert_eq!(kept.report(), Report::Done);
+    kept.wait_ready();
     assert!(
         scene.marker_arrived(&kept_spec),
         "the flow works while it may"
