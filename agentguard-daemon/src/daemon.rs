@@ -1,8 +1,8 @@
 //! The daemon: one loop over one closed set of events, on one thread.
 //!
 //! [`start`] attaches, loads the policy and labels what is there. From then on [`Daemon::run`] takes
-//! events as they come: of connections ([`records`]), of cgroups ([`labels`]), of people
-//! ([`requests`]). Nothing here polls: without events the process sleeps.
+//! events as they come: of connections (`records`), of cgroups (`labels`), of people
+//! (`requests`). Nothing here polls: without events the process sleeps.
 #![forbid(unsafe_code)]
 
 pub mod clock;
