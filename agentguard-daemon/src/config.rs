@@ -194,19 +194,26 @@ mod tests {
 
     #[test]
     fn errors_say_where_and_how_to_mend() {
-        insta::assert_snapshot!(
-            [
-                "state_dir = \"/x\"\n",
-                "allow-degraded = \"yes\"\n",
-                "[sinks.file]\n",
-                "[sinks.syslog]\n",
-                "[sinks.stdout]\ncolour = true\n",
-                "bpffs = \n",
-                "bpffs = \"/a\"\nbpffs = \"/b\"\n",
+        for (text, line, wanted) in [
+            ("state_dir = \"/x\"\n", 1, "state-dir"),
+            ("allow-degraded = \"yes\"\n", 1, "error"),
+            ("[sinks.file]\n", 1, "path"),
+            ("[sinks.syslog]\n", 1, "error"),
+            ("[sinks.stdout]\ncolour = true\n", 2, "colour"),
+            ("bpffs = \n", 1, "error"),
+            ("bpffs = \"/a\"\nbpffs = \"/b\"\n", 2, "error"),
+            (
                 "policy-dirs = [\"/a\", \"b/c\"]\nstate-dir = 'd'\n",
-            ]
-            .map(rendered)
-            .join("\n")
-        );
+                2,
+                "absolute",
+            ),
+        ] {
+            let said = rendered(text);
+            assert!(
+                said.contains(&format!(":{line}:")),
+                "line {line} of {text:?}: {said}"
+            );
+            assert!(said.contains(wanted), "{wanted} for {text:?}: {said}");
+        }
     }
 }
