@@ -211,7 +211,7 @@ fn enforcement_outlives_the_daemon_until_it_is_detached() {
 
 #[test]
 fn a_swap_lets_nothing_denied_out_and_cuts_nothing_allowed() {
-    const SWAPS: u32 = 1_000;
+    const SWAPS: u32 = 200;
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.sandbox, &policy(""));
     let (mut flow, flow_spec) = scene.connect();
