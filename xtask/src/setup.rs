@@ -5,6 +5,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -242,15 +243,23 @@ fn install(missing: &[Missing]) -> Result<()> {
         bail!("packages are missing and only root can install them:\n{list}");
     }
     println!("setup: installing packages of Debian:\n{list}");
-    if !packages.iter().all(|package| knows_package(package)) {
-        println!("setup: fetching the lists of packages (apt-get update)");
-        command::run(apt_get().arg("update"))?;
-    }
+    update_package_lists()?;
     command::run(
         apt_get()
             .args(["install", "--yes", "--no-install-recommends"])
             .args(&packages),
     )
+}
+
+/// Fetches the lists of packages, once a run. Those of a new machine may be absent, or so old that they
+/// offer compilers which bpf-linker cannot be built for.
+fn update_package_lists() -> Result<()> {
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if UPDATED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    println!("setup: fetching the lists of packages (apt-get update)");
+    command::run(apt_get().arg("update"))
 }
 
 fn apt_get() -> Command {

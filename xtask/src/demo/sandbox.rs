@@ -118,11 +118,11 @@ impl Network {
             "link set lo up\nlink set world0 up\n\
              addr add 198.18.0.2/24 dev world0\naddr add fd77::2/64 dev world0 nodad\n\
              route add local 10.0.0.0/8 dev lo\nroute add local 169.254.169.254 dev lo\n\
-             -6 route add local fd00::/16 dev lo\n",
+             route add local fd00::/16 dev lo\n",
         )?;
         configure(
             &client,
-            "route add default via 198.18.0.2\n-6 route add default via fd77::2\n",
+            "route add default via 198.18.0.2\nroute add default via fd77::2\n",
         )?;
         Ok(Self {
             client: client_path,
