@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use crate::{
+    cgroup::Rank,
     connection::{Address, Direction, Protocol},
     identity::AgentId,
     verdict::{Reason, Verdict},
@@ -74,6 +75,10 @@ pub struct AuditEvent {
     pub packets_in: u64,
     /// Nanoseconds from open to close, `Closed` only.
     pub duration_ns: u64,
+    /// The exec of the task, see [`crate::process`]; 0 if it has none.
+    pub exec_id: u64,
+    /// The facts that held for the task, see [`crate::fact`].
+    pub facts: u64,
     /// Whom the event is accounted to: the identity whose judgement decided.
     pub identity: AgentId,
     /// The rule that decided, in `generation`.
@@ -104,8 +109,10 @@ pub struct AuditEvent {
     pub protocol: Protocol,
     /// Which program saw it.
     pub hook: Hook,
+    /// What made the task the identity that it was.
+    pub rank: Rank,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Exact totals of one identity on one CPU. Only the kernel writes them; they only grow.
@@ -134,9 +141,9 @@ pub struct Counters {
 
 // Kernel and daemon are built by different compilers for different targets; these hold on both.
 const _: () = {
-    assert!(size_of::<AuditEvent>() == 152);
-    assert!(core::mem::offset_of!(AuditEvent, local) == 88);
-    assert!(core::mem::offset_of!(AuditEvent, comm) == 120);
-    assert!(core::mem::offset_of!(AuditEvent, kind) == 140);
+    assert!(size_of::<AuditEvent>() == 168);
+    assert!(core::mem::offset_of!(AuditEvent, local) == 104);
+    assert!(core::mem::offset_of!(AuditEvent, comm) == 136);
+    assert!(core::mem::offset_of!(AuditEvent, kind) == 156);
     assert!(size_of::<Counters>() == 64);
 };

@@ -22,3 +22,25 @@ pub const CGROUP_RING_BYTES: u32 = 1 << 18;
 /// Ancestors of a cgroup that the kernel programs look at. A cgroup nested deeper is judged as its
 /// nearest labelled ancestor within this many levels from the root.
 pub const MAX_CGROUP_DEPTH: u32 = 32;
+
+/// Processes that carry a label. A process forked when the map is full is judged by its cgroup alone,
+/// and counted.
+pub const MAX_PROCESSES: u32 = 131_072;
+
+/// Choices in one policy generation.
+pub const MAX_CHOICES: u32 = 16_384;
+
+/// Sets of executable globs that one path can match, in one policy generation.
+pub const MAX_EXECUTABLE_SETS: u32 = 8_192;
+
+/// Transitions of the automaton over executable paths in one policy generation.
+pub const MAX_TRANSITIONS: u32 = 4_000_000;
+
+/// Users and groups that the selectors of one policy generation name, over both slots.
+pub const MAX_USERS: u32 = 131_072;
+
+/// Files that are known by their hash, over both slots.
+pub const MAX_HASHED_FILES: u32 = 16_384;
+
+/// Bytes in the ring of execs: about 900 execs.
+pub const PROCESS_RING_BYTES: u32 = 1 << 20;

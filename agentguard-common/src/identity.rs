@@ -63,7 +63,18 @@ pub struct IdentityRecord {
     pub profile: u32,
     /// `FLAG_*` bits.
     pub flags: u32,
+    /// First choice of a variant whose rules have conditions, or [`crate::fact::NO_CHOICE`].
+    pub variants: u32,
+    /// Bits of the socket mark that are set; only those of `mark_mask` count.
+    pub mark: u32,
+    /// Bits of the socket mark that are agentguard's; 0 leaves the mark alone.
+    pub mark_mask: u32,
+    /// Differentiated services code point (RFC 2474) shifted left by two, or [`NO_DSCP`].
+    pub traffic_class: u32,
 }
+
+/// Leave the traffic class alone.
+pub const NO_DSCP: u32 = u32::MAX;
 
 impl IdentityRecord {
     /// Whether `flag` is set.
@@ -74,4 +85,4 @@ impl IdentityRecord {
 }
 
 // As in `audit.rs`.
-const _: () = assert!(size_of::<IdentityRecord>() == 16);
+const _: () = assert!(size_of::<IdentityRecord>() == 32);

@@ -9,12 +9,15 @@ pub mod audit;
 pub mod capacity;
 pub mod cgroup;
 pub mod connection;
+pub mod executable;
+pub mod fact;
 pub mod identity;
 #[cfg(feature = "user")]
 mod pod;
 pub mod policy;
+pub mod process;
 pub mod verdict;
 
 /// Version of every layout in this crate. Raise it when one changes: a daemon adopts pinned maps of
 /// its own version only.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -4,8 +4,11 @@ use crate::{
     audit::Counters,
     cgroup::{Label, LabelKey},
     connection::Address,
+    executable::{FileKey, HashedFile},
+    fact::{Choice, ExecutableSet, UserKey},
     identity::{AgentId, IdentityRecord},
     policy::RuleKey,
+    process::ProcessLabel,
 };
 
 // SAFETY: transparent over `[u8; 16]`.
@@ -16,9 +19,21 @@ unsafe impl aya::Pod for AgentId {}
 unsafe impl aya::Pod for Counters {}
 // SAFETY: `repr(C)`; `IntoBytes` proves that it has no padding and `FromBytes` that all bits are valid.
 unsafe impl aya::Pod for IdentityRecord {}
-// SAFETY: transparent over `AgentId`.
+// SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for Label {}
 // SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for LabelKey {}
 // SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for RuleKey {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for Choice {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for ExecutableSet {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for FileKey {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for HashedFile {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for ProcessLabel {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for UserKey {}

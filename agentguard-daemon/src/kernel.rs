@@ -14,6 +14,7 @@ use std::{io, path::PathBuf};
 
 use agentguard_common::{
     audit::Counters,
+    cgroup::Label,
     identity::{AgentId, IdentityRecord},
 };
 use aya::{Ebpf, programs::Iter};
@@ -53,7 +54,7 @@ pub struct Generation<'a> {
     /// generations that are not listed are judged as unknown.
     pub identities: Vec<(AgentId, IdentityRecord)>,
     /// Cgroup ids and whom they belong to.
-    pub labels: Vec<(u64, AgentId)>,
+    pub labels: Vec<(u64, Label)>,
 }
 
 /// What an enrolment scan did.
@@ -119,8 +120,8 @@ impl Kernel {
     /// # Errors
     ///
     /// If the label map is full.
-    pub fn label(&mut self, cgroup_id: u64, identity: AgentId) -> Result<(), KernelError> {
-        self.maps.label(self.generation, cgroup_id, identity)
+    pub fn label(&mut self, cgroup_id: u64, label: Label) -> Result<(), KernelError> {
+        self.maps.label(self.generation, cgroup_id, label)
     }
 
     /// Forgets a cgroup in both slots. Forgetting one that was never labelled is no error.

@@ -12,6 +12,7 @@ mod explain;
 mod parse;
 mod review;
 mod schema;
+pub mod selection;
 pub mod source;
 mod spelling;
 mod target;

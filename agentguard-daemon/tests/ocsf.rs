@@ -6,6 +6,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agentguard_common::{
     audit::{AuditEvent, Counters, EventKind, Hook},
+    cgroup::Rank,
     connection::{Address, Direction, Protocol},
     identity::AgentId,
     policy::NO_RULE,
@@ -16,8 +17,11 @@ use agentguard_daemon::{
         Actor, AuditRecord, BootClock, EventsLost, Host, Loss, Names, PolicyLoaded, PolicyRejected,
         Process, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
     },
-    policy::compiled::{
-        Class, Compiled, CompiledIdentity, Location, Mode, PortClasses, RuleSource,
+    policy::{
+        compiled::{
+            Class, Compiled, CompiledIdentity, Location, Mode, PortClasses, RuleSource, Tags,
+        },
+        selection::Selection,
     },
 };
 use jiff::Timestamp;
@@ -142,6 +146,8 @@ fn names(text: &str) -> Names {
         selectors: Vec::new(),
         flags: 0,
         profile: 1,
+        variants: Vec::new(),
+        tags: Tags::default(),
         location: Some(location.clone()),
     };
     let compiled = Compiled {
@@ -157,6 +163,7 @@ fn names(text: &str) -> Names {
             location,
         }],
         agents_slice: "agents.slice".into(),
+        selection: Selection::default(),
     };
     Names::new(&compiled, &[ID])
 }
@@ -174,6 +181,8 @@ fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
         packets_out: 3,
         packets_in: 4,
         duration_ns: 1_500_000_000,
+        exec_id: 0,
+        facts: 0,
         identity: ID,
         rule: 1,
         pid: 1_234,
@@ -189,7 +198,8 @@ fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
         direction: Direction::Egress,
         protocol: Protocol::Tcp,
         hook: Hook::Connect,
-        reserved: [0; 6],
+        rank: Rank::Unit,
+        reserved: [0; 5],
     }
 }
 

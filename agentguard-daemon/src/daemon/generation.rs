@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use agentguard_common::identity::AgentId;
+use agentguard_common::{
+    cgroup::{Label, Rank},
+    identity::AgentId,
+};
 use jiff::Timestamp;
 
 use super::{
@@ -113,7 +116,7 @@ impl Daemon {
             labels.extend(
                 selected
                     .and_then(|selected| ids.get(selected.index))
-                    .map(|&id| (cgroup.id, id)),
+                    .map(|&id| (cgroup.id, label_of(id))),
             );
             paths.insert(cgroup.id, cgroup.path.as_str().into());
         })?;
@@ -159,5 +162,14 @@ impl Daemon {
         );
         self.enrolment.want();
         Ok(number)
+    }
+}
+
+/// The label of a cgroup that belongs to one identity, whatever its processes are.
+pub(super) fn label_of(identity: AgentId) -> Label {
+    Label {
+        identity,
+        rank: Rank::Cgroup as u32,
+        ..Label::default()
     }
 }

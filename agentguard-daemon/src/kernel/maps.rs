@@ -156,7 +156,7 @@ impl Maps {
         Ok(())
     }
 
-    fn write_labels(&mut self, slot: u32, labels: &[(u64, AgentId)]) -> Result<(), KernelError> {
+    fn write_labels(&mut self, slot: u32, labels: &[(u64, Label)]) -> Result<(), KernelError> {
         if labels.len() > MAX_CGROUPS as usize / 2 {
             return Err(KernelError::Unsupported {
                 what: format!(
@@ -174,8 +174,8 @@ impl Maps {
         for cgroup_id in stale {
             self.remove_label(slot, cgroup_id)?;
         }
-        for &(cgroup_id, identity) in labels {
-            self.insert_label(slot, cgroup_id, identity)?;
+        for &(cgroup_id, label) in labels {
+            self.insert_label(slot, cgroup_id, label)?;
         }
         Ok(())
     }
@@ -189,9 +189,9 @@ impl Maps {
         &mut self,
         generation: u64,
         cgroup_id: u64,
-        identity: AgentId,
+        label: Label,
     ) -> Result<(), KernelError> {
-        self.insert_label(slot_of(generation), cgroup_id, identity)
+        self.insert_label(slot_of(generation), cgroup_id, label)
     }
 
     /// Forgets a cgroup in both slots.
@@ -208,19 +208,12 @@ impl Maps {
         Ok(())
     }
 
-    fn insert_label(
-        &mut self,
-        slot: u32,
-        cgroup_id: u64,
-        identity: AgentId,
-    ) -> Result<(), KernelError> {
+    fn insert_label(&mut self, slot: u32, cgroup_id: u64, label: Label) -> Result<(), KernelError> {
         let key = LabelKey {
             cgroup_id,
             slot: slot.into(),
         };
-        self.cgroups
-            .insert(key, Label(identity), 0)
-            .map_err(of("CGROUPS"))?;
+        self.cgroups.insert(key, label, 0).map_err(of("CGROUPS"))?;
         self.labelled[slot as usize].insert(cgroup_id);
         Ok(())
     }

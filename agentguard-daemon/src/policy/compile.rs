@@ -24,8 +24,9 @@ use self::{
 };
 use super::{
     Effect, HostFacts, Identity, Policy, Rule,
-    compiled::{Class, Compiled, CompiledIdentity, Mode, PortClasses, RuleSource, Selector},
+    compiled::{Class, Compiled, CompiledIdentity, Mode, PortClasses, RuleSource, Selector, Tags},
     diagnostic::{Diagnostic, Diagnostics},
+    selection::Selection,
     zone,
 };
 
@@ -80,6 +81,7 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostic
         ports: classes.ports,
         rule_sources: classes.rule_sources,
         agents_slice: policy.defaults.agents_slice.clone(),
+        selection: Selection::default(),
     })
 }
 
@@ -261,6 +263,8 @@ fn compile_identities(policy: &Policy, profiles: &Profiles<'_>) -> Vec<CompiledI
                 selectors: identity.selectors.iter().map(compile_selector).collect(),
                 flags: flags_of(policy, identity),
                 profile: profiles.of(identity),
+                variants: Vec::new(),
+                tags: Tags::default(),
                 location: Some(identity.place.location()),
             }),
     );
@@ -286,6 +290,8 @@ fn built_in(name: &str, class: Class, default: Effect) -> CompiledIdentity {
         selectors: Vec::new(),
         flags: FLAG_PRESENT | FLAG_ENFORCE | flags,
         profile: 0,
+        variants: Vec::new(),
+        tags: Tags::default(),
         location: None,
     }
 }

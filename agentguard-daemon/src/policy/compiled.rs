@@ -4,10 +4,13 @@ use std::{collections::HashMap, path::PathBuf};
 
 use agentguard_common::{
     connection::{Address, Protocol},
-    identity::IdentityRecord,
+    fact::NO_CHOICE,
+    identity::{IdentityRecord, NO_DSCP},
     policy::{RuleEntry, RuleKey, Tables},
 };
 use jiff::Timestamp;
+
+use super::selection::{Choice, Selection};
 
 /// One compiled policy, not yet bound to a generation of the kernel.
 #[derive(Clone, Debug)]
@@ -24,6 +27,8 @@ pub struct Compiled {
     pub rule_sources: Vec<RuleSource>,
     /// `[defaults] agents-slice`.
     pub agents_slice: String,
+    /// How processes become identities, besides by cgroup.
+    pub selection: Selection,
 }
 
 /// Index of `unknown` in [`Compiled::identities`].
@@ -144,6 +149,10 @@ pub struct CompiledIdentity {
     pub flags: u32,
     /// Its profile; 0 has no rules.
     pub profile: u32,
+    /// Variants of it whose rules have conditions; the first whose conditions hold is judged instead.
+    pub variants: Vec<Choice>,
+    /// What marks its sockets.
+    pub tags: Tags,
     /// Where it is written; `None` for a built-in identity that no file mentions.
     pub location: Option<Location>,
 }
@@ -156,8 +165,23 @@ impl CompiledIdentity {
             expires_ns,
             profile: self.profile,
             flags: self.flags,
+            variants: NO_CHOICE,
+            mark: self.tags.mark,
+            mark_mask: self.tags.mark_mask,
+            traffic_class: self.tags.dscp.map_or(NO_DSCP, |dscp| u32::from(dscp) << 2),
         }
     }
+}
+
+/// What packets of an identity carry for firewalls and shapers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Bits of the socket mark that are set; none outside `mark_mask`.
+    pub mark: u32,
+    /// Bits of the socket mark that are agentguard's; 0 leaves the mark alone.
+    pub mark_mask: u32,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: Option<u8>,
 }
 
 /// One `match` table: every key it has must match.

@@ -1,4 +1,4 @@
-use agentguard_common::connection::Address;
+use agentguard_common::{cgroup::Rank, connection::Address};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -19,6 +19,8 @@ fn record(identity: u32, remote: u32, verdict: Verdict, time_ns: u64) -> Box<Con
         packets_out: 1,
         packets_in: 2,
         duration_ns: 0,
+        exec_id: 0,
+        facts: 0,
         identity: AgentId(identity),
         rule: 0,
         pid: 1,
@@ -34,7 +36,8 @@ fn record(identity: u32, remote: u32, verdict: Verdict, time_ns: u64) -> Box<Con
         direction: Direction::Egress,
         protocol: Protocol::Tcp,
         hook: Hook::Connect,
-        reserved: [0; 6],
+        rank: Rank::Unit,
+        reserved: [0; 5],
     };
     let actor = Directory::default().actor(1, event.identity);
     let clock = BootClock::new(Timestamp::UNIX_EPOCH);

@@ -3,7 +3,10 @@ use std::path::PathBuf;
 use globset::GlobBuilder;
 
 use super::*;
-use crate::policy::compiled::{Class, Location, Mode, PortClasses};
+use crate::policy::{
+    compiled::{Class, Location, Mode, PortClasses, Tags},
+    selection::Selection,
+};
 
 /// `(unit glob, cgroup glob)`, either may be empty.
 type Globs<'a> = (&'a str, &'a str);
@@ -38,6 +41,8 @@ fn identity(name: &str, selectors: &[Globs<'_>]) -> CompiledIdentity {
             .collect(),
         flags: 0,
         profile: 0,
+        variants: Vec::new(),
+        tags: Tags::default(),
         location: None,
     }
 }
@@ -57,6 +62,7 @@ fn compiled(identities: &[(&str, &[Globs<'_>])]) -> Compiled {
             .collect(),
         rule_sources: Vec::new(),
         agents_slice: "agents.slice".to_owned(),
+        selection: Selection::default(),
     }
 }
 
