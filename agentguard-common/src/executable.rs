@@ -3,6 +3,8 @@
 //! Its cost is that of the path's length, however many globs there are. State 0 is the dead end; a
 //! transition that is not in the table leads there.
 
+use core::borrow::Borrow;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A file that is known by its hash, in one generation slot.
@@ -53,18 +55,93 @@ pub const fn transition(state: u32, class: u8) -> u32 {
     state << 8 | class as u32
 }
 
-/// Number of the set that `path` matches, or [`NO_SET`]. `class` gives the class of a byte, `next`
-/// what the table holds at a key.
-#[inline(always)]
-pub fn find_set(path: &[u8], class: impl Fn(u8) -> u8, next: impl Fn(u32) -> Option<u32>) -> u32 {
-    let mut state = START;
-    for &byte in path {
-        match next(transition(state, class(byte))) {
-            Some(following) => state = following,
-            None => return NO_SET,
+/// How far a path has been read.
+///
+/// A path with an empty component, `.` or `..` in it matches nothing: where it leads is not what it
+/// says.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Walk {
+    state: u32,
+    /// Length of the component so far; one that is not all dots counts as [`LONG`].
+    length: u32,
+}
+
+impl Default for Walk {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            state: START,
+            length: LONG,
         }
     }
-    next(transition(state, END)).unwrap_or(NO_SET)
+}
+
+impl Walk {
+    /// Reads one more byte; `None` if the path can match nothing any more. `class` gives the class of a
+    /// byte, `next` what the table holds at a key.
+    #[inline(always)]
+    #[must_use]
+    pub fn step(
+        self,
+        byte: u8,
+        class: impl FnOnce(u8) -> u8,
+        next: impl FnOnce(u32) -> Option<u32>,
+    ) -> Option<Self> {
+        let length = match byte {
+            b'/' if self.length < LONG => return None,
+            b'/' => 0,
+            b'.' if self.length < LONG => self.length + 1,
+            _ => LONG,
+        };
+        let state = next(transition(self.state, class(byte)))?;
+        Some(Self { state, length })
+    }
+
+    /// Number of the set that the whole path matches, or [`NO_SET`].
+    #[inline(always)]
+    #[must_use]
+    pub fn finish(self, next: impl FnOnce(u32) -> Option<u32>) -> u32 {
+        if self.length < LONG {
+            return NO_SET;
+        }
+        next(transition(self.state, END)).unwrap_or(NO_SET)
+    }
+}
+
+/// Number of the set that `path` matches, or [`NO_SET`].
+pub fn find_set(
+    path: impl IntoIterator<Item = impl Borrow<u8>>,
+    class: impl Fn(u8) -> u8,
+    next: impl Fn(u32) -> Option<u32>,
+) -> u32 {
+    let walk = path
+        .into_iter()
+        .try_fold(Walk::default(), |walk, byte| walk.step(*byte.borrow(), &class, &next));
+    walk.map_or(NO_SET, |walk| walk.finish(&next))
+}
+
+/// Dots from which on a component is a name.
+const LONG: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything is of class 0, and every state but the dead one leads to itself and accepts.
+    fn find(path: &str) -> u32 {
+        find_set(path.as_bytes(), |_| 0, |_| Some(START))
+    }
+
+    #[test]
+    fn a_path_that_is_not_plain_matches_nothing() {
+        for plain in ["/a", "/a/b.c/...d", "/.../x", "/.a/..b", "a/b"] {
+            assert_eq!(find(plain), START, "{plain}");
+        }
+        for odd in ["/a//b", "/a/./b", "/a/../b", "/..", "/.", "/a/", "//a", "/", "/a/.."] {
+            assert_eq!(find(odd), NO_SET, "{odd}");
+        }
+    }
 }
 
 // As in `audit.rs`.

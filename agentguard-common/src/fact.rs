@@ -26,7 +26,7 @@ pub const MAX_CHAIN: u32 = 32;
 
 /// One link of a chain of identities, the first of which whose conditions hold is chosen.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct Choice {

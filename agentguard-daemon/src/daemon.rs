@@ -14,6 +14,7 @@ pub mod lock;
 mod notify;
 mod paths;
 mod process;
+mod processes;
 mod readable;
 mod records;
 mod requests;
@@ -40,8 +41,8 @@ use crate::{
     audit::{AuditRecord, Trail},
     config::Settings,
     control::server::Call,
-    identity::{cgroups::Hierarchy, registry::Registry},
-    kernel::{AuditRing, CgroupRing, Kernel},
+    identity::{cgroups::Hierarchy, execution::Executions, registry::Registry},
+    kernel::{AuditRing, CgroupRing, Kernel, ProcessRing},
     policy::Diagnostics,
     sink::Sink,
 };
@@ -54,6 +55,8 @@ pub struct Daemon {
     kernel: Kernel,
     audit_ring: Readable<AuditRing>,
     cgroup_ring: Readable<CgroupRing>,
+    process_ring: Readable<ProcessRing>,
+    executions: Executions,
     registry: Registry,
     in_force: Option<Arc<InForce>>,
     last_rejection: Option<String>,
@@ -83,6 +86,7 @@ struct Signals {
 enum Event {
     AuditReadable,
     CgroupsReadable,
+    ProcessesReadable,
     Called(Call),
     PolicyRead(Result<Box<generation::Candidate>, Diagnostics>),
     Reload,
@@ -97,6 +101,7 @@ impl Daemon {
             match self.next_event().await {
                 Event::AuditReadable => self.record_events(),
                 Event::CgroupsReadable => self.follow_cgroups(),
+                Event::ProcessesReadable => self.follow_processes(),
                 Event::Called(call) => self.answer(call),
                 Event::PolicyRead(read) => self.finish_reload(read),
                 Event::Reload => self.begin_reload(None),
@@ -114,6 +119,7 @@ impl Daemon {
         tokio::select! {
             () = self.audit_ring.ready() => Event::AuditReadable,
             () = self.cgroup_ring.ready() => Event::CgroupsReadable,
+            () = self.process_ring.ready() => Event::ProcessesReadable,
             Some(call) = self.calls.recv() => Event::Called(call),
             read = self.reload.finished() => Event::PolicyRead(read),
             Some(()) = self.signals.reload.recv() => Event::Reload,

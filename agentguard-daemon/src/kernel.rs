@@ -8,20 +8,27 @@ mod link;
 mod maps;
 pub mod object;
 mod pins;
+mod place;
+mod selection;
 pub mod support;
 
 use std::{io, path::PathBuf};
 
 use agentguard_common::{
     audit::Counters,
-    cgroup::Label,
+    cgroup::Rank,
+    executable::HashedFile,
+    fact::{Choice, ExecutableSet},
     identity::{AgentId, IdentityRecord},
+    process::ProcessLabel,
 };
 use aya::{Ebpf, programs::Iter};
 
 pub use self::{
     error::KernelError,
-    events::{AuditRing, CgroupRing},
+    events::{AuditRing, CgroupRing, ProcessRing},
+    place::FilePlace,
+    selection::ProcessLosses,
 };
 use self::{maps::Maps, pins::Pins};
 use crate::policy::compiled::Compiled;
@@ -50,11 +57,62 @@ pub struct Kernel {
 pub struct Generation<'a> {
     /// The compiled policy.
     pub compiled: &'a Compiled,
-    /// Id and record of each identity, in the order of `compiled.identities`. Identities of earlier
-    /// generations that are not listed are judged as unknown.
-    pub identities: Vec<(AgentId, IdentityRecord)>,
-    /// Cgroup ids and whom they belong to.
-    pub labels: Vec<(u64, Label)>,
+    /// Each identity, in the order of `compiled.identities`. Identities of earlier generations that are
+    /// not listed are judged as unknown.
+    pub identities: Vec<IdentityEntry>,
+    /// Cgroup ids and whom they belong to; [`agentguard_common::cgroup::NO_CGROUP`] stands for what has
+    /// no label.
+    pub labels: Vec<(u64, CgroupLabel)>,
+    /// What the automaton of `compiled` finds, with its choices.
+    pub sets: Vec<SetEntry>,
+    /// The files that have a hash that policy asks for.
+    pub files: Vec<(FilePlace, HashedFile)>,
+}
+
+/// An identity in one generation.
+#[derive(Clone, Debug)]
+pub struct IdentityEntry {
+    /// Its number.
+    pub id: AgentId,
+    /// How it is judged.
+    pub record: IdentityRecord,
+    /// Its variants.
+    pub variants: Vec<Choice>,
+}
+
+/// A set of executables in one generation.
+#[derive(Clone, Debug)]
+pub struct SetEntry {
+    /// The facts; which chain is filled in when it is written.
+    pub set: ExecutableSet,
+    /// Its chain.
+    pub choices: Vec<Choice>,
+}
+
+/// Whom a cgroup, and all below it that has no label of its own, belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupLabel {
+    /// Where no choice holds.
+    pub identity: AgentId,
+    /// What decided that.
+    pub rank: Rank,
+    /// Facts that hold for its processes.
+    pub facts: u64,
+    /// Identities that its processes may have instead, the best first. Links are filled in when it is
+    /// written.
+    pub choices: Vec<Choice>,
+}
+
+/// The kernel side with its rings, loaded.
+pub struct Loaded {
+    /// The programs and maps.
+    pub kernel: Kernel,
+    /// What was judged.
+    pub audit: AuditRing,
+    /// Cgroups that come and go.
+    pub cgroups: CgroupRing,
+    /// Processes that start programs.
+    pub processes: ProcessRing,
 }
 
 /// What an enrolment scan did.
@@ -77,23 +135,24 @@ impl Kernel {
     ///
     /// If the kernel lacks something, or a program or map is refused. What was attached before stays
     /// attached.
-    pub fn load(placement: &Placement) -> Result<(Self, AuditRing, CgroupRing), KernelError> {
+    pub fn load(placement: &Placement) -> Result<Loaded, KernelError> {
         let pins = Pins::prepare(&placement.bpffs)?;
         let (mut ebpf, btf) = attach::load(&pins)?;
-        let (maps, audit, cgroups) = Maps::take(&mut ebpf)?;
+        let (maps, rings) = Maps::take(&mut ebpf)?;
         let generation = maps.generation()?;
         let programs = attach::attach_all(&mut ebpf, &btf, &placement.cgroup_root, &pins)?;
-        Ok((
-            Self {
+        Ok(Loaded {
+            kernel: Self {
                 ebpf,
                 maps,
                 pins,
                 generation,
                 programs,
             },
-            audit,
-            cgroups,
-        ))
+            audit: rings.audit,
+            cgroups: rings.cgroups,
+            processes: rings.processes,
+        })
     }
 
     /// The generation in force; 0 before the first.
@@ -120,7 +179,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the label map is full.
-    pub fn label(&mut self, cgroup_id: u64, label: Label) -> Result<(), KernelError> {
+    pub fn label(&mut self, cgroup_id: u64, label: &CgroupLabel) -> Result<(), KernelError> {
         self.maps.label(self.generation, cgroup_id, label)
     }
 
@@ -140,12 +199,21 @@ impl Kernel {
     ///
     /// If the walk cannot be made.
     pub fn enrol(&mut self) -> Result<Enrolled, KernelError> {
-        let name = attach::ENROL;
+        let (sockets_before, retagged_before) = self.maps.enrolled()?;
+        self.walk(attach::ENROL)?;
+        let (sockets, retagged) = self.maps.enrolled()?;
+        Ok(Enrolled {
+            sockets: sockets - sockets_before,
+            retagged: retagged - retagged_before,
+        })
+    }
+
+    /// Runs an iterator program to its end.
+    fn walk(&mut self, name: &'static str) -> Result<(), KernelError> {
         let failed = |source| KernelError::Program {
             name: name.into(),
             source,
         };
-        let (sockets_before, retagged_before) = self.maps.enrolled()?;
         let program = self
             .ebpf
             .program_mut(name)
@@ -161,11 +229,56 @@ impl Kernel {
         let mut file = link.into_file().map_err(io::Error::other).map_err(walk)?;
         // Reading drives the walk; the program writes nothing.
         io::copy(&mut file, &mut io::sink()).map_err(walk)?;
-        let (sockets, retagged) = self.maps.enrolled()?;
-        Ok(Enrolled {
-            sockets: sockets - sockets_before,
-            retagged: retagged - retagged_before,
-        })
+        Ok(())
+    }
+
+    /// Each labelled process and its label.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read them.
+    pub fn processes(&self) -> Result<Vec<(u32, ProcessLabel)>, KernelError> {
+        self.maps.selection.processes()
+    }
+
+    /// Labels a process that has no label yet; says whether it had none.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub fn label_process(&mut self, pid: u32, label: &ProcessLabel) -> Result<bool, KernelError> {
+        self.maps.selection.label_process(pid, label)
+    }
+
+    /// Takes the label from a process. One that has none is no error.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn forget_process(&mut self, pid: u32) -> Result<(), KernelError> {
+        self.maps.selection.forget_process(pid)
+    }
+
+    /// Gives running processes what `labels` says of their execs, in the generation in force. A process
+    /// that starts another program meanwhile keeps what that gives it.
+    ///
+    /// # Errors
+    ///
+    /// If the walk cannot be made.
+    pub fn relabel(&mut self, labels: &[(u64, ProcessLabel)]) -> Result<(), KernelError> {
+        self.maps.selection.write_relabels(labels)?;
+        // A child forked during a walk may copy the old label behind its back: the second finds it.
+        self.walk(attach::RELABEL)?;
+        self.walk(attach::RELABEL)
+    }
+
+    /// What was lost of processes.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read it.
+    pub fn process_losses(&self) -> Result<ProcessLosses, KernelError> {
+        self.maps.selection.losses()
     }
 
     /// Totals of an identity over all CPUs.

@@ -18,6 +18,21 @@ pub unsafe fn add(target: *mut u64, value: u64) {
     }
 }
 
+/// Adds `value` to `*target` and returns what was there. A full barrier.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
+    let former: u64;
+    // SAFETY: as for `add`.
+    unsafe {
+        asm!("{value} = atomic_fetch_add((u64 *)({target} + 0), {value})", target = in(reg) target, value = inlateout(reg) value => former, options(nostack));
+    }
+    former
+}
+
 /// Stores `value` in `*target` and returns what was there. A full barrier.
 ///
 /// # Safety

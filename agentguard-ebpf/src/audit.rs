@@ -3,8 +3,10 @@
 use agentguard_common::{
     audit::{AuditEvent, Counters, EventKind, Hook},
     capacity::{AUDIT_RING_BYTES, MAX_IDENTITIES},
+    cgroup::Rank,
     connection::{Address, Direction, Protocol},
     identity::{AgentId, FLAG_QUIET},
+    process::NO_EXEC,
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
@@ -165,13 +167,19 @@ fn write(
         (*event).direction = subject.direction;
         (*event).protocol = subject.protocol;
         (*event).hook = subject.hook;
-        (*event).reserved = [0; 6];
+        (*event).reserved = [0; 5];
         if let Some(tag) = tag {
+            (*event).exec_id = tag.exec_id;
+            (*event).facts = tag.facts;
+            (*event).rank = tag.rank;
             (*event).cgroup_id = tag.cgroup_id;
             (*event).pid = tag.pid;
             (*event).uid = tag.uid;
             (*event).comm = tag.comm;
         } else {
+            (*event).exec_id = NO_EXEC;
+            (*event).facts = 0;
+            (*event).rank = Rank::Default;
             (*event).cgroup_id = 0;
             (*event).pid = 0;
             (*event).uid = 0;

@@ -5,6 +5,8 @@ mod cgroup;
 mod connect;
 mod enrol;
 mod packet;
+mod process;
+mod relabel;
 mod sendmsg;
 mod socket;
 mod tcp;

@@ -2,8 +2,10 @@
 
 use agentguard_common::{
     capacity::{MAX_CGROUP_DEPTH, MAX_CGROUPS},
-    cgroup::{Label, LabelKey},
+    cgroup::{Label, LabelKey, NO_CGROUP, Rank},
+    fact::NO_CHOICE,
     identity::AgentId,
+    process::{NO_EXEC, ProcessLabel},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_NO_PREALLOC},
@@ -15,7 +17,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::policy::Active;
+use crate::{
+    fact::{self, User},
+    layout::{self, read_at},
+    policy::Active,
+    process,
+};
 
 /// Cgroup → identity, for both slots. Only the daemon writes it: the idle slot at a reload, the
 /// active one as cgroups come and go.
@@ -23,26 +30,57 @@ use crate::policy::Active;
 static CGROUPS: HashMap<LabelKey, Label, { MAX_CGROUPS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
+/// Who a task is found to be.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub identity: AgentId,
+    /// [`Rank`] of what decided.
+    pub rank: Rank,
+    /// The exec that it runs, or [`NO_EXEC`].
+    pub exec_id: u64,
+    /// The facts that were looked at.
+    pub facts: u64,
+}
+
 /// The label of one cgroup, without its ancestors.
 #[inline(always)]
-pub fn label_of(active: Active, cgroup_id: u64) -> Option<AgentId> {
+pub fn label_of(active: Active, cgroup_id: u64) -> Option<Label> {
     let key = LabelKey {
         cgroup_id,
         slot: active.slot().into(),
     };
-    // SAFETY: values are four bytes, written whole.
-    unsafe { CGROUPS.get(key) }.map(|label| label.0)
+    // SAFETY: the daemon replaces values whole.
+    unsafe { CGROUPS.get(key) }.copied()
 }
 
-/// Whom the running task belongs to.
+/// The label of the running task's cgroup.
 #[inline(always)]
-pub fn of_current(active: Active) -> AgentId {
+pub fn label_of_current(active: Active) -> Label {
     // SAFETY: takes no argument and has no precondition.
     let own = unsafe { bpf_get_current_cgroup_id() };
     nearest(active, own, |level| {
         // SAFETY: any level may be asked for.
         unsafe { bpf_get_current_ancestor_cgroup_id(level) }
     })
+}
+
+/// Whom the running task belongs to.
+#[inline(always)]
+pub fn of_current(active: Active) -> Found {
+    let label = label_of_current(active);
+    resolve(
+        active,
+        &label,
+        process::label_of_current(),
+        User::of_current,
+    )
+}
+
+/// Whom any task belongs to, by its cgroup's label and its process.
+#[inline(always)]
+pub fn of_task(active: Active, label: &Label, task: *const u8) -> Found {
+    let pid: u32 = read_at(task, &layout::TASK_TGID);
+    resolve(active, label, process::label_of(pid), || User::of_task(task))
 }
 
 /// Whom the socket of a packet belongs to by its cgroup: for sockets without a tag, such as those
@@ -55,27 +93,112 @@ pub fn of_packet(active: Active, skb: *mut __sk_buff) -> AgentId {
         // SAFETY: as above; any level may be asked for.
         unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }
     })
+    .identity
 }
 
-/// The label of `own`, else of its deepest labelled ancestor, else unknown.
+/// The order of precedence: an explicit launch, then the executable, then the best of unit, container,
+/// cgroup and session, among which the daemon has chosen when it labelled the cgroup.
+#[inline(always)]
+fn resolve(
+    active: Active,
+    label: &Label,
+    process: Option<&ProcessLabel>,
+    user: impl FnOnce() -> User,
+) -> Found {
+    let mut found = Found {
+        identity: label.identity,
+        rank: rank_of(label.rank),
+        exec_id: NO_EXEC,
+        facts: label.facts,
+    };
+    let mut by_executable = AgentId::NONE;
+    if let Some(process) = process {
+        found.exec_id = process.exec_id;
+        by_executable = process.identity;
+        // Another generation gave the bits other meanings. Until it is relabelled, which takes
+        // milliseconds, the process keeps what it is and meets no new condition.
+        if process.generation == active.generation {
+            found.facts |= process.facts;
+        }
+    }
+    if label.rank == Rank::Launch as u32 {
+        return vary(active, found, user);
+    }
+    if by_executable != AgentId::NONE && active.knows(by_executable) {
+        found.identity = by_executable;
+        found.rank = Rank::Executable;
+        return vary(active, found, user);
+    }
+    if label.choices != NO_CHOICE {
+        found.facts |= user().facts(active);
+        if let Some(choice) = fact::choose(active, label.choices, found.facts) {
+            found.identity = choice.identity;
+        }
+        return vary_known(active, found);
+    }
+    vary(active, found, user)
+}
+
+/// The variant of an identity whose rules have conditions, where facts are needed to tell.
+#[inline(always)]
+fn vary(active: Active, mut found: Found, user: impl FnOnce() -> User) -> Found {
+    if active.record(found.identity).variants == NO_CHOICE {
+        return found;
+    }
+    found.facts |= user().facts(active);
+    vary_known(active, found)
+}
+
+#[inline(always)]
+fn vary_known(active: Active, mut found: Found) -> Found {
+    let variants = active.record(found.identity).variants;
+    if let Some(choice) = fact::choose(active, variants, found.facts) {
+        found.identity = choice.identity;
+    }
+    found
+}
+
+#[inline(always)]
+const fn rank_of(number: u32) -> Rank {
+    match number {
+        1 => Rank::Session,
+        2 => Rank::Cgroup,
+        3 => Rank::Unit,
+        4 => Rank::Executable,
+        5 => Rank::Launch,
+        _ => Rank::Default,
+    }
+}
+
+/// The label of `own`, else of its deepest labelled ancestor, else what holds for the rest of the host.
 ///
 /// A child made a moment ago has no label of its own yet; its ancestors answer for it, so there is
-/// no moment in which it is nobody's.
+/// no moment in which it is nobody's. The daemon labels a cgroup with what wins over all its ancestors,
+/// so the nearest label is the whole answer.
 #[inline(always)]
-fn nearest(active: Active, own: u64, ancestor: impl Fn(i32) -> u64) -> AgentId {
-    if let Some(identity) = label_of(active, own) {
-        return identity;
+fn nearest(active: Active, own: u64, ancestor: impl Fn(i32) -> u64) -> Label {
+    if let Some(label) = label_of(active, own) {
+        return label;
     }
-    let mut found = AgentId::UNKNOWN;
+    let mut found = None;
     for level in 0..MAX_CGROUP_DEPTH as i32 {
         let id = ancestor(level);
         // Past the own level there is no ancestor, and the own label was asked for already.
         if id == 0 || id == own {
             break;
         }
-        if let Some(identity) = label_of(active, id) {
-            found = identity;
+        if let Some(label) = label_of(active, id) {
+            found = Some(label);
         }
     }
-    found
+    found.unwrap_or_else(|| of_rest(active))
+}
+
+/// The label of what no selector means.
+#[inline(always)]
+pub fn of_rest(active: Active) -> Label {
+    label_of(active, NO_CGROUP).unwrap_or(Label {
+        identity: AgentId::UNKNOWN,
+        ..Label::default()
+    })
 }

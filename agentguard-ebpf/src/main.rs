@@ -9,6 +9,8 @@
 //! | `cgroup_skb/egress`, `ingress` | `hooks/packet.rs` | judges every packet: the authority |
 //! | `sock_ops` | `hooks/tcp.rs` | opens accepted flows, closes TCP flows |
 //! | `tp_btf/cgroup_mkdir`, `rmdir`, `attach_task` | `hooks/cgroup.rs` | tells the daemon of cgroups |
+//! | `tp_btf/sched_process_fork`, `exec`, `exit` | `hooks/process.rs` | labels processes by executable |
+//! | `iter/task` | `hooks/relabel.rs` | labels running processes for a new generation |
 //! | `iter/task_file` | `hooks/enrol.rs` | tags sockets that were open before |
 //!
 //! The programs are attached once, at an ancestor of everybody they judge: which program runs
@@ -20,12 +22,16 @@
 mod atomic;
 mod audit;
 mod clock;
+mod executable;
+mod fact;
 mod flow;
 mod headers;
 mod hooks;
 mod identity;
 mod layout;
+mod path;
 mod policy;
+mod process;
 mod storage;
 mod tag;
 mod verdict;

@@ -71,6 +71,13 @@ impl Active {
         }
     }
 
+    /// Whether `identity` is one of this generation.
+    #[inline(always)]
+    pub fn knows(self, identity: AgentId) -> bool {
+        self.entry(identity)
+            .is_some_and(|record| record.has(FLAG_PRESENT))
+    }
+
     #[inline(always)]
     fn entry(self, identity: AgentId) -> Option<IdentityRecord> {
         if identity.0 >= MAX_IDENTITIES {

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use agentguard_common::{
+    cgroup::Rank,
     connection::{Address, Connection, Direction, Protocol},
     identity::{AgentId, FLAG_RESTRICTED},
     verdict::{Reason, Verdict},
@@ -13,7 +14,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{atomic, policy::Active, storage::SocketStorage};
+use crate::{atomic, identity::Found, policy::Active, storage::SocketStorage};
 
 /// Socket → tag. Only the programs write it.
 #[btf_map]
@@ -80,10 +81,14 @@ pub struct Tag {
     /// How it came to its peer.
     pub origin: Origin,
     /// The task that last made a call judged with this tag.
+    pub exec_id: u64,
+    pub facts: u64,
     pub cgroup_id: u64,
     pub pid: u32,
     pub uid: u32,
     pub comm: [u8; 16],
+    pub rank: Rank,
+    pub reserved: [u8; 7],
     /// Its flow.
     pub flow: Flow,
     /// Cached judgements: packets out, packets in.
@@ -119,7 +124,10 @@ impl Tag {
 
     /// Keeps who the running task is, for events of hooks that run in any task.
     #[inline(always)]
-    pub fn note_task(&mut self) {
+    pub fn note_task(&mut self, caller: &Found) {
+        self.exec_id = caller.exec_id;
+        self.facts = caller.facts;
+        self.rank = caller.rank;
         self.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         self.uid = bpf_get_current_uid_gid() as u32;
         // SAFETY: takes no argument and has no precondition.

@@ -1,7 +1,8 @@
 use super::{Decision, Reason, Verdict, decide};
 use crate::{
     connection::{Address, Connection, Direction, Protocol},
-    identity::{FLAG_ENFORCE, FLAG_PRESENT, FLAG_RESTRICTED, IdentityRecord, NEVER},
+    fact::NO_CHOICE,
+    identity::{FLAG_ENFORCE, FLAG_PRESENT, FLAG_RESTRICTED, IdentityRecord, NEVER, NO_DSCP},
     policy::{NO_RULE, RuleEntry, RuleKey, Tables},
 };
 
@@ -55,6 +56,10 @@ const RECORD: IdentityRecord = IdentityRecord {
     expires_ns: NEVER,
     profile: 7,
     flags: FLAG_PRESENT | FLAG_ENFORCE | FLAG_RESTRICTED,
+    variants: NO_CHOICE,
+    mark: 0,
+    mark_mask: 0,
+    traffic_class: NO_DSCP,
 };
 
 fn to(protocol: Protocol, host: u8, remote_port: u16, local_port: u16) -> Connection {

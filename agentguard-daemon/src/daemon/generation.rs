@@ -3,7 +3,8 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use agentguard_common::{
-    cgroup::{Label, Rank},
+    cgroup::Rank,
+    fact::{Choice, ExecutableSet, NO_CHOICE},
     identity::AgentId,
 };
 use jiff::Timestamp;
@@ -15,11 +16,12 @@ use super::{
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
-    identity::{cgroups, registry::RegistryError, select::select},
-    kernel::{Generation, KernelError},
+    identity::{cgroups, execution::Matcher, registry::RegistryError, select::select},
+    kernel::{CgroupLabel, Generation, IdentityEntry, KernelError, SetEntry},
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
+        selection::{self, Automaton},
     },
 };
 
@@ -43,6 +45,8 @@ pub struct InForce {
     pub ids: Vec<AgentId>,
     /// Its files.
     pub files: Vec<PathBuf>,
+    /// What it makes of executables.
+    pub matcher: Matcher,
 }
 
 /// Why a compiled policy did not come into force.
@@ -102,11 +106,23 @@ impl Daemon {
             .identities
             .iter()
             .zip(&ids)
-            .map(|(identity, &id)| {
-                (
-                    id,
-                    identity.record(deadline_ns(identity.expires, now, boot_ns)),
-                )
+            .map(|(identity, &id)| IdentityEntry {
+                id,
+                record: identity.record(deadline_ns(identity.expires, now, boot_ns)),
+                variants: encode(&identity.variants, &ids),
+            })
+            .collect();
+        let sets = compiled
+            .selection
+            .sets
+            .iter()
+            .map(|set| SetEntry {
+                set: ExecutableSet {
+                    own_facts: set.own_facts,
+                    parent_facts: set.parent_facts,
+                    ..ExecutableSet::default()
+                },
+                choices: encode(&set.choices, &ids),
             })
             .collect();
         let mut paths = HashMap::new();
@@ -128,6 +144,8 @@ impl Daemon {
             compiled: &compiled,
             identities: records,
             labels,
+            sets,
+            files: Vec::new(),
         });
         match swapped {
             Ok(_) => {}
@@ -147,6 +165,8 @@ impl Daemon {
         compiled.addresses = Vec::new();
         compiled.rules = Vec::new();
         compiled.rule_sources = Vec::new();
+        let matcher = Matcher::new(&compiled.selection);
+        compiled.selection.automaton = Automaton::default();
         compiled.ports = PortClasses {
             tcp: Vec::new(),
             udp: Vec::new(),
@@ -157,19 +177,30 @@ impl Daemon {
                 compiled,
                 ids,
                 files,
+                matcher,
             }
             .into(),
         );
+        self.relabel_processes();
         self.enrolment.want();
         Ok(number)
     }
 }
 
 /// The label of a cgroup that belongs to one identity, whatever its processes are.
-pub(super) fn label_of(identity: AgentId) -> Label {
-    Label {
+pub(super) fn label_of(identity: AgentId) -> CgroupLabel {
+    CgroupLabel {
         identity,
-        rank: Rank::Cgroup as u32,
-        ..Label::default()
+        rank: Rank::Cgroup,
+        facts: 0,
+        choices: Vec::new(),
     }
+}
+
+/// A chain of choices with the numbers of its identities.
+pub(super) fn encode(choices: &[selection::Choice], ids: &[AgentId]) -> Vec<Choice> {
+    choices
+        .iter()
+        .filter_map(|choice| Some(choice.encode(*ids.get(choice.identity)?, NO_CHOICE)))
+        .collect()
 }

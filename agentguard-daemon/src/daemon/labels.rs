@@ -47,7 +47,7 @@ impl Daemon {
         let walked = cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
             let selected = select(&policy.compiled, &cgroup.path);
             if let Some(&identity) = selected.and_then(|found| policy.ids.get(found.index))
-                && let Err(error) = kernel.label(cgroup.id, label_of(identity))
+                && let Err(error) = kernel.label(cgroup.id, &label_of(identity))
             {
                 tracing::error!(%error, path = cgroup.path, "a cgroup got no label");
             }
@@ -88,7 +88,7 @@ impl Daemon {
         else {
             return;
         };
-        if let Err(error) = self.kernel.label(id, label_of(identity)) {
+        if let Err(error) = self.kernel.label(id, &label_of(identity)) {
             // It is judged as what is above it, which for an agent is no more than it may.
             tracing::error!(%error, path, "a new cgroup got no label");
         }

@@ -1,5 +1,7 @@
 //! What can still be read of the process behind an event.
 
+pub(super) mod scan;
+
 use std::{fs::File, io::Read as _, os::unix::ffi::OsStrExt as _};
 
 use nix::{

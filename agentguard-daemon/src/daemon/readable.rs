@@ -5,10 +5,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
-use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent};
+use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent, process::ExecEvent};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::kernel::{AuditRing, CgroupRing, KernelError};
+use crate::kernel::{AuditRing, CgroupRing, KernelError, ProcessRing};
 
 /// A ring that the runtime watches.
 pub(super) struct Readable<R: AsFd>(AsyncFd<Descriptor<R>>);
@@ -65,5 +65,12 @@ impl Readable<CgroupRing> {
     /// The next event, if there is one.
     pub(super) fn next(&mut self) -> Option<Result<CgroupEvent, KernelError>> {
         self.take(CgroupRing::next_event)
+    }
+}
+
+impl Readable<ProcessRing> {
+    /// The next exec, if there is one.
+    pub(super) fn next(&mut self) -> Option<Result<ExecEvent, KernelError>> {
+        self.take(ProcessRing::next_event)
     }
 }

@@ -22,8 +22,11 @@ use crate::{
     audit::{AuditRecord, Host, Trail},
     config::Settings,
     control::server,
-    identity::registry::{Registry, RegistryError},
-    kernel::{Kernel, KernelError, Placement, support},
+    identity::{
+        execution::Executions,
+        registry::{Registry, RegistryError},
+    },
+    kernel::{Kernel, KernelError, Loaded, Placement, support},
     policy::Diagnostics,
     sink::{Sink, SinkError},
 };
@@ -100,7 +103,12 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         cgroup_root: cgroup_root.clone(),
         bpffs: settings.bpffs.clone(),
     };
-    let (kernel, audit_ring, cgroup_ring) = Kernel::load(&placement)?;
+    let Loaded {
+        kernel,
+        audit,
+        cgroups,
+        processes,
+    } = Kernel::load(&placement)?;
     if kernel.generation() > 0 && !registry.is_continued() {
         return Err(StartError::RegistryGone(registry_path));
     }
@@ -123,8 +131,10 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let mut daemon = Daemon {
         cgroup_root,
         hierarchy,
-        audit_ring: Readable::new(audit_ring).map_err(failed("audit ring"))?,
-        cgroup_ring: Readable::new(cgroup_ring).map_err(failed("cgroup ring"))?,
+        audit_ring: Readable::new(audit).map_err(failed("audit ring"))?,
+        cgroup_ring: Readable::new(cgroups).map_err(failed("cgroup ring"))?,
+        process_ring: Readable::new(processes).map_err(failed("process ring"))?,
+        executions: Executions::default(),
         kernel,
         registry,
         in_force: None,
@@ -148,6 +158,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     daemon.begin_accounts()?;
     let time = Timestamp::now();
     daemon.note(AuditRecord::DaemonStarted { time });
+    daemon.find_processes();
     daemon.load_first_policy(&placement)?;
     daemon.enrol();
     daemon.deliver();

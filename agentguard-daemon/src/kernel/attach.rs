@@ -11,10 +11,22 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::{KernelError, btf::Types, link::PinnedLink, maps, object::OBJECT, pins::Pins};
+use super::{
+    KernelError, btf::Types, link::PinnedLink, maps, object::OBJECT, pins::Pins, place::FilePlace,
+};
 
 /// The program that tags sockets opened before; run on demand, not attached.
 pub(super) const ENROL: &str = "enrol";
+
+/// The program that labels processes for a new generation; run on demand, not attached.
+pub(super) const RELABEL: &str = "relabel";
+
+/// Tracepoints whose work goes on without a daemon.
+const LABELLING: [&str; 3] = [
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_fork",
+];
 
 /// Constants of the running kernel that the programs need.
 struct Layout {
@@ -25,6 +37,7 @@ struct Layout {
 impl Layout {
     fn of_running_kernel() -> Result<Self, KernelError> {
         let types = Types::of_running_kernel()?;
+        let root = FilePlace::of_path(Path::new("/"))?;
         let find = |structure: &str, members: &[&str]| {
             members
                 .iter()
@@ -47,6 +60,60 @@ impl Layout {
                 "SOCK_FAMILY",
                 find("sock", &["__sk_common"])? + find("sock_common", &["skc_family"])?,
             ),
+            ("TASK_TGID", find("task_struct", &["tgid"])?),
+            ("TASK_PARENT", find("task_struct", &["real_parent"])?),
+            ("TASK_LOGIN_UID", find("task_struct", &["loginuid"])?),
+            ("TASK_SESSION_ID", find("task_struct", &["sessionid"])?),
+            ("TASK_CRED", find("task_struct", &["real_cred"])?),
+            ("CRED_UID", find("cred", &["uid"])?),
+            ("CRED_GID", find("cred", &["gid"])?),
+            ("TASK_SIGNAL", find("task_struct", &["signal"])?),
+            ("SIGNAL_LIVE", find("signal_struct", &["live"])?),
+            ("TASK_FS", find("task_struct", &["fs"])?),
+            ("FS_PWD", find("fs_struct", &["pwd"])?),
+            ("FS_ROOT", find("fs_struct", &["root"])?),
+            ("TASK_NSPROXY", find("task_struct", &["nsproxy"])?),
+            ("NSPROXY_MNT_NS", find("nsproxy", &["mnt_ns"])?),
+            ("MNT_NS_USER_NS", find("mnt_namespace", &["user_ns"])?),
+            ("USER_NS_LEVEL", find("user_namespace", &["level"])?),
+            ("BINPRM_FILE", find("linux_binprm", &["file"])?),
+            ("BINPRM_FILENAME", find("linux_binprm", &["filename"])?),
+            ("BINPRM_INTERP", find("linux_binprm", &["interp"])?),
+            ("FILE_PATH", find("file", &["f_path"])?),
+            ("FILE_INODE", find("file", &["f_inode"])?),
+            ("PATH_MNT", find("path", &["mnt"])?),
+            ("PATH_DENTRY", find("path", &["dentry"])?),
+            ("DENTRY_PARENT", find("dentry", &["d_parent"])?),
+            (
+                "DENTRY_NAME_LEN",
+                find("dentry", &["d_name"])? + find("qstr", &["len"])?,
+            ),
+            (
+                "DENTRY_NAME",
+                find("dentry", &["d_name"])? + find("qstr", &["name"])?,
+            ),
+            ("DENTRY_INODE", find("dentry", &["d_inode"])?),
+            ("MOUNT_MNT", find("mount", &["mnt"])?),
+            ("MOUNT_PARENT", find("mount", &["mnt_parent"])?),
+            ("MOUNT_POINT", find("mount", &["mnt_mountpoint"])?),
+            ("VFSMOUNT_ROOT", find("vfsmount", &["mnt_root"])?),
+            ("VFSMOUNT_SB", find("vfsmount", &["mnt_sb"])?),
+            ("SB_DEV", find("super_block", &["s_dev"])?),
+            ("INODE_NUMBER", find("inode", &["i_ino"])?),
+            ("INODE_SB", find("inode", &["i_sb"])?),
+            // Renamed in Linux 6.6 (commit 13bc24457850) and split in 6.11 (commit 3aa63a569c64).
+            (
+                "INODE_CHANGED_S",
+                find("inode", &["i_ctime_sec", "__i_ctime", "i_ctime"])?,
+            ),
+            (
+                "INODE_CHANGED_NS",
+                types
+                    .offset_of("inode", "i_ctime_nsec")
+                    .map_or_else(|| nanoseconds_of_change(&find), Ok)?,
+            ),
+            ("HOST_ROOT_DEVICE", root.device.into()),
+            ("HOST_ROOT_INODE", root.inode),
         ];
         let has_set_retval = is_helper_supported(
             aya::programs::ProgramType::CgroupSock,
@@ -58,6 +125,13 @@ impl Layout {
             has_set_retval: has_set_retval.into(),
         })
     }
+}
+
+/// Where the nanoseconds of an inode's change time are in a `timespec64`.
+fn nanoseconds_of_change(
+    find: &impl Fn(&str, &[&str]) -> Result<u64, KernelError>,
+) -> Result<u64, KernelError> {
+    Ok(find("inode", &["__i_ctime", "i_ctime"])? + find("timespec64", &["tv_nsec"])?)
 }
 
 /// Loads the object, with the maps that are pinned already.
@@ -86,8 +160,9 @@ pub(super) fn load(pins: &Pins) -> Result<(Ebpf, Btf), KernelError> {
     Ok((ebpf, btf))
 }
 
-/// Attaches every program: the cgroup programs to `cgroup_root`, pinned; the tracepoints for as long
-/// as the daemon lives, since nobody else reads what they say. Returns the names of the attached.
+/// Attaches every program: the cgroup programs to `cgroup_root` and the tracepoints that label
+/// processes, all pinned; the other tracepoints for as long as the daemon lives, since nobody else reads
+/// what they say. Returns the names of the attached.
 ///
 /// # Errors
 ///
@@ -110,7 +185,7 @@ pub(super) fn attach_all(
         };
         attach(name, program, btf, &root, pins)?;
     }
-    names.retain(|name| name != ENROL);
+    names.retain(|name| name != ENROL && name != RELABEL);
     Ok(names)
 }
 
@@ -130,10 +205,18 @@ fn attach(
         source,
     };
     match program {
-        Program::Iter(iterator) => return iterator.load("task_file", btf).map_err(failed),
+        Program::Iter(iterator) => {
+            let kind = if name == ENROL { "task_file" } else { "task" };
+            return iterator.load(kind, btf).map_err(failed);
+        }
         Program::BtfTracePoint(tracepoint) => {
             tracepoint.load(name, btf).map_err(failed)?;
-            return tracepoint.attach().map(|_link| ()).map_err(failed);
+            let id = tracepoint.attach().map_err(failed)?;
+            if !LABELLING.contains(&name) {
+                return Ok(());
+            }
+            let link = tracepoint.take_link(id).map_err(failed)?;
+            return pin(name, link.into(), pins);
         }
         Program::CgroupSockAddr(program) => program.load().map_err(failed)?,
         Program::CgroupSock(program) => program.load().map_err(failed)?,
@@ -145,12 +228,11 @@ fn attach(
             });
         }
     }
-    let pin = pins.link(name);
     let link = |what| {
         let name = name.to_owned();
         move |source| KernelError::Link { name, what, source }
     };
-    let pinned = PinnedLink::open(&pin).map_err(link("opening its pin"))?;
+    let pinned = PinnedLink::open(&pins.link(name)).map_err(link("opening its pin"))?;
     let here = root
         .metadata()
         .map_err(link("reading the cgroup root"))?
@@ -164,12 +246,23 @@ fn attach(
             .map_err(link("replacing its program"));
     }
     let fresh = attach_to_cgroup(program, root).map_err(failed)?;
-    if pinned.is_some() {
-        // The new link is in force; only now does the old one go.
-        std::fs::remove_file(&pin).map_err(link("removing its old pin"))?;
+    pin(name, fresh, pins)
+}
+
+/// Pins the new link of program `name`; only now, that it is in force, does an old one go.
+fn pin(name: &str, fresh: FdLink, pins: &Pins) -> Result<(), KernelError> {
+    let path = pins.link(name);
+    let link = |what| {
+        let name = name.to_owned();
+        move |source| KernelError::Link { name, what, source }
+    };
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(link("removing its old pin")(error)),
     }
     fresh
-        .pin(&pin)
+        .pin(&path)
         .map(|_pinned| ())
         .map_err(io::Error::other)
         .map_err(link("pinning it"))

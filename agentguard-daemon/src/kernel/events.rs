@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent};
+use agentguard_common::{audit::AuditEvent, cgroup::CgroupEvent, process::ExecEvent};
 use aya::maps::{MapData, RingBuf};
 use zerocopy::TryFromBytes;
 
@@ -10,6 +10,9 @@ use super::KernelError;
 
 /// The ring of audit events. Readable (epoll) when it holds some.
 pub struct AuditRing(pub(super) RingBuf<MapData>);
+
+/// The ring of execs. Readable (epoll) when it holds some.
+pub struct ProcessRing(pub(super) RingBuf<MapData>);
 
 /// The ring of cgroup events. Readable (epoll) when it holds some.
 pub struct CgroupRing(pub(super) RingBuf<MapData>);
@@ -45,6 +48,13 @@ fn next_record<T: TryFromBytes>(
     )
 }
 
+impl ProcessRing {
+    /// The next exec, if there is one. An error is as in [`AuditRing::next_event`].
+    pub fn next_event(&mut self) -> Option<Result<ExecEvent, KernelError>> {
+        next_record(&mut self.0, "PROCESS_EVENTS")
+    }
+}
+
 impl AsFd for AuditRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -52,6 +62,12 @@ impl AsFd for AuditRing {
 }
 
 impl AsFd for CgroupRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for ProcessRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -17,7 +17,7 @@ use aya::{
     },
 };
 
-use super::{Generation, KernelError, events::AuditRing, events::CgroupRing};
+use super::{CgroupLabel, Generation, IdentityEntry, KernelError, events, selection::SelectionMaps};
 use crate::policy::compiled::Compiled;
 
 /// Flag of an LPM trie, which the kernel wants always (`include/uapi/linux/bpf.h`).
@@ -37,12 +37,13 @@ pub(super) struct Maps {
     cgroups: HashMap<MapData, LabelKey, Label>,
     counters: PerCpuArray<MapData, Counters>,
     enrolled: Array<MapData, u64>,
+    pub(super) selection: SelectionMaps,
     /// The cgroups labelled in each slot, so that the idle one can be brought up to date.
     labelled: [HashSet<u64>; 2],
 }
 
 /// Names of the maps that are pinned: their contents outlive the daemon.
-pub(super) const PINNED: [&str; 9] = [
+pub(super) const PINNED: [&str; 19] = [
     "GENERATION",
     "ADDRESSES",
     "PORTS",
@@ -52,7 +53,24 @@ pub(super) const PINNED: [&str; 9] = [
     "COUNTERS",
     "TAGS",
     "AUDIT_EVENTS",
+    "TRANSITIONS",
+    "BYTE_CLASSES",
+    "EXECUTABLE_SETS",
+    "CHOICES",
+    "USERS",
+    "HASHED_FILES",
+    "PROCESSES",
+    "RELABELS",
+    "PROCESS_COUNTS",
+    "PROCESS_EVENTS",
 ];
+
+/// The rings, for who reads them.
+pub(super) struct Rings {
+    pub(super) audit: events::AuditRing,
+    pub(super) cgroups: events::CgroupRing,
+    pub(super) processes: events::ProcessRing,
+}
 
 impl Maps {
     /// Takes the maps out of the loaded object.
@@ -60,7 +78,7 @@ impl Maps {
     /// # Errors
     ///
     /// If one is missing or of another type.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, AuditRing, CgroupRing), KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, Rings), KernelError> {
         let mut maps = Self {
             generation: take(ebpf, "GENERATION")?,
             addresses: take(ebpf, "ADDRESSES")?,
@@ -70,15 +88,20 @@ impl Maps {
             cgroups: take(ebpf, "CGROUPS")?,
             counters: take(ebpf, "COUNTERS")?,
             enrolled: take(ebpf, "ENROLLED")?,
+            selection: SelectionMaps::take(ebpf)?,
             labelled: [HashSet::new(), HashSet::new()],
         };
         for key in maps.cgroups.keys() {
             let LabelKey { cgroup_id, slot } = key.map_err(of("CGROUPS"))?;
             maps.labelled[usize::from(slot == 1)].insert(cgroup_id);
         }
-        let audit: RingBuf<MapData> = take(ebpf, "AUDIT_EVENTS")?;
-        let cgroups: RingBuf<MapData> = take(ebpf, "CGROUP_EVENTS")?;
-        Ok((maps, AuditRing(audit), CgroupRing(cgroups)))
+        let mut ring = |name| take::<RingBuf<MapData>>(ebpf, name);
+        let rings = Rings {
+            audit: events::AuditRing(ring("AUDIT_EVENTS")?),
+            cgroups: events::CgroupRing(ring("CGROUP_EVENTS")?),
+            processes: events::ProcessRing(ring("PROCESS_EVENTS")?),
+        };
+        Ok((maps, rings))
     }
 
     /// The generation in force, 0 for none.
@@ -100,6 +123,8 @@ impl Maps {
         let addresses = addresses_of(next.compiled)?;
         let rules = rules_of(next.compiled)?;
         self.write_ports(slot, next.compiled)?;
+        self.selection.write(slot, next)?;
+        self.selection.write_files(slot, &next.files)?;
         self.write_identities(slot, &next.identities)?;
         self.write_labels(slot, &next.labels)?;
         self.addresses
@@ -134,10 +159,16 @@ impl Maps {
     fn write_identities(
         &mut self,
         slot: u32,
-        identities: &[(AgentId, IdentityRecord)],
+        identities: &[IdentityEntry],
     ) -> Result<(), KernelError> {
         let mut records = vec![IdentityRecord::default(); MAX_IDENTITIES as usize];
-        for (id, record) in identities {
+        for IdentityEntry {
+            id,
+            record,
+            variants,
+        } in identities
+        {
+            let variants = self.selection.chain(slot, variants)?;
             let entry = records
                 .get_mut(id.0 as usize)
                 .ok_or_else(|| KernelError::Unsupported {
@@ -145,6 +176,7 @@ impl Maps {
                 })?;
             *entry = IdentityRecord {
                 flags: record.flags | FLAG_PRESENT,
+                variants,
                 ..*record
             };
         }
@@ -156,7 +188,7 @@ impl Maps {
         Ok(())
     }
 
-    fn write_labels(&mut self, slot: u32, labels: &[(u64, Label)]) -> Result<(), KernelError> {
+    fn write_labels(&mut self, slot: u32, labels: &[(u64, CgroupLabel)]) -> Result<(), KernelError> {
         if labels.len() > MAX_CGROUPS as usize / 2 {
             return Err(KernelError::Unsupported {
                 what: format!(
@@ -166,7 +198,7 @@ impl Maps {
                 ),
             });
         }
-        let wanted: HashSet<u64> = labels.iter().map(|&(cgroup_id, _)| cgroup_id).collect();
+        let wanted: HashSet<u64> = labels.iter().map(|(cgroup_id, _)| *cgroup_id).collect();
         let stale: Vec<u64> = self.labelled[slot as usize]
             .difference(&wanted)
             .copied()
@@ -174,8 +206,8 @@ impl Maps {
         for cgroup_id in stale {
             self.remove_label(slot, cgroup_id)?;
         }
-        for &(cgroup_id, label) in labels {
-            self.insert_label(slot, cgroup_id, label)?;
+        for (cgroup_id, label) in labels {
+            self.insert_label(slot, *cgroup_id, label)?;
         }
         Ok(())
     }
@@ -189,7 +221,7 @@ impl Maps {
         &mut self,
         generation: u64,
         cgroup_id: u64,
-        label: Label,
+        label: &CgroupLabel,
     ) -> Result<(), KernelError> {
         self.insert_label(slot_of(generation), cgroup_id, label)
     }
@@ -208,7 +240,19 @@ impl Maps {
         Ok(())
     }
 
-    fn insert_label(&mut self, slot: u32, cgroup_id: u64, label: Label) -> Result<(), KernelError> {
+    fn insert_label(
+        &mut self,
+        slot: u32,
+        cgroup_id: u64,
+        label: &CgroupLabel,
+    ) -> Result<(), KernelError> {
+        let label = Label {
+            facts: label.facts,
+            identity: label.identity,
+            rank: label.rank as u32,
+            choices: self.selection.chain(slot, &label.choices)?,
+            reserved: 0,
+        };
         let key = LabelKey {
             cgroup_id,
             slot: slot.into(),
@@ -262,7 +306,7 @@ impl Maps {
 }
 
 /// The slot of a generation: its low bit.
-fn slot_of(generation: u64) -> u32 {
+pub(super) fn slot_of(generation: u64) -> u32 {
     u32::from(generation & 1 == 1)
 }
 
@@ -287,13 +331,13 @@ fn rules_of(compiled: &Compiled) -> Result<Rules, KernelError> {
 }
 
 /// Capacity for `entries`; a map cannot have none.
-fn size(entries: usize) -> Result<u32, KernelError> {
+pub(super) fn size(entries: usize) -> Result<u32, KernelError> {
     u32::try_from(entries.max(1)).map_err(|_error| KernelError::Unsupported {
         what: format!("a map of {entries} entries"),
     })
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, KernelError> {
@@ -301,6 +345,6 @@ fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(of(name))
 }
 
-fn of(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn of(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { name, source }
 }

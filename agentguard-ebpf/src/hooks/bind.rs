@@ -51,7 +51,8 @@ fn claim_port(context: &SockAddrContext, local: Address) -> i32 {
     let Some(active) = policy::active() else {
         return PASS;
     };
-    let caller = identity::of_current(active);
+    let found = identity::of_current(active);
+    let caller = found.identity;
     let tag = if socket.is_null() {
         None
     } else {
@@ -78,7 +79,7 @@ fn claim_port(context: &SockAddrContext, local: Address) -> i32 {
         remote_port: 0,
     };
     if let Some(tag) = tag {
-        tag.note_task();
+        tag.note_task(&found);
         tag.claim(active, caller);
         audit::record(context, active, &judgement, Some(tag), &subject, now_ns);
     } else {

@@ -56,7 +56,8 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
     let Some(active) = policy::active() else {
         return PASS;
     };
-    let caller = identity::of_current(active);
+    let found = identity::of_current(active);
+    let caller = found.identity;
     // SAFETY: the context of the running program.
     let (socket, protocol) = unsafe {
         (
@@ -103,7 +104,7 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
         return PASS;
     }
     let judgement = Judgement::of_both(active, caller, tag.identity, &connection, now_ns);
-    tag.note_task();
+    tag.note_task(&found);
     tag.claim(active, caller);
     tag.origin = Origin::Outbound;
     flow::open(context, active, &judgement, tag, &connection, hook, now_ns);

@@ -91,7 +91,7 @@ extern "C" fn enrol(context: *const TaskFile) -> i32 {
     0
 }
 
-/// Whom a task belongs to, by its cgroup. `None` while it exits.
+/// Whom a task belongs to. `None` while it exits.
 ///
 /// # Safety
 ///
@@ -118,14 +118,14 @@ unsafe fn owner_of(active: Active, task: *const u8) -> Option<AgentId> {
         unsafe {
             let id: u64 =
                 bpf_probe_read_kernel(node.add(layout::KN_ID.load() as usize).cast()).ok()?;
-            if let Some(identity) = identity::label_of(active, id) {
-                return Some(identity);
+            if let Some(label) = identity::label_of(active, id) {
+                return Some(identity::of_task(active, &label, task).identity);
             }
             node =
                 bpf_probe_read_kernel(node.add(layout::KN_PARENT.load() as usize).cast()).ok()?;
         }
     }
-    Some(AgentId::UNKNOWN)
+    Some(identity::of_task(active, &identity::of_rest(active), task).identity)
 }
 
 #[inline(always)]

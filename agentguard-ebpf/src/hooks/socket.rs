@@ -37,7 +37,8 @@ fn sock_create(context: SockContext) -> i32 {
     let Some(active) = policy::active() else {
         return PASS;
     };
-    let caller = identity::of_current(active);
+    let found = identity::of_current(active);
+    let caller = found.identity;
     let record = active.record(caller);
     let Some(tag) = tag::of_socket_or_new(context.sock.cast()) else {
         // No memory for a tag: a restricted identity gets no socket that nothing could judge.
@@ -48,7 +49,7 @@ fn sock_create(context: SockContext) -> i32 {
         };
     };
     tag.identity = caller;
-    tag.note_task();
+    tag.note_task(&found);
     // SAFETY: the context of the running program.
     let (kind, protocol) = unsafe { ((*context.sock).type_, (*context.sock).protocol) };
     let Some(reason) = objection(&record, kind, protocol) else {

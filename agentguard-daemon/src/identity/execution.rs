@@ -1,0 +1,327 @@
+//! What is known of each exec: one run of one executable, shared by the children that a process forks
+//! until they start programs of their own.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use agentguard_common::{
+    executable::{self, NO_SET},
+    fact::{KIND_GROUP, KIND_USER, LOGIN, ON_HOST},
+    identity::AgentId,
+    process::{EXEC_ON_HOST, ExecEvent, FLAG_INHERIT, NO_EXEC, ProcessLabel},
+};
+
+use crate::policy::selection::{Choice, ExecutableSet, Selection};
+
+/// Execs that are kept before those of ended processes are forgotten.
+const KEPT: usize = 16_384;
+
+/// Execs of ended processes that are kept then: their last events may still be on their way.
+const KEPT_ENDED: usize = 4_096;
+
+/// Ancestors that a record tells of.
+pub const MAX_ANCESTORS: usize = 8;
+
+/// One run of one executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// The process that started it.
+    pub pid: u32,
+    /// Its parent then.
+    pub parent_pid: u32,
+    /// What that process ran before: itself, or its parent before it was forked.
+    pub former: u64,
+    /// The exec of its parent.
+    pub parent: u64,
+    /// Path of the executable, if it could be told.
+    pub path: Option<Box<[u8]>>,
+    /// Path of the script that it interprets.
+    pub script: Option<Box<[u8]>>,
+    /// Whether the path is one of the host's own tree.
+    pub on_host: bool,
+    /// Real user.
+    pub uid: u32,
+    /// Real group.
+    pub gid: u32,
+    /// The user who logged in, if somebody did.
+    pub login_uid: Option<u32>,
+    /// The audit session, if there is one.
+    pub session_id: Option<u32>,
+    /// Its cgroup.
+    pub cgroup_id: u64,
+    /// Device of its file, as the kernel keeps it.
+    pub device: u32,
+    /// Inode of its file.
+    pub inode: u64,
+}
+
+impl Execution {
+    /// From what the kernel tells.
+    #[must_use]
+    pub fn of_event(event: &ExecEvent) -> Self {
+        let text = |bytes: &[u8], length: u32| {
+            let bytes = bytes.get(..length as usize).unwrap_or_default();
+            (!bytes.is_empty()).then(|| bytes.into())
+        };
+        Self {
+            pid: event.pid,
+            parent_pid: event.parent_pid,
+            former: event.former_exec_id,
+            parent: event.parent_exec_id,
+            path: text(&event.path, event.path_len),
+            script: text(&event.script, event.script_len),
+            on_host: event.flags & EXEC_ON_HOST != 0,
+            uid: event.uid,
+            gid: event.gid,
+            login_uid: set(event.login_uid),
+            session_id: set(event.session_id),
+            cgroup_id: event.cgroup_id,
+            device: event.device,
+            inode: event.inode,
+        }
+    }
+}
+
+/// The kernel says "none" with all bits set.
+#[must_use]
+pub fn set(id: u32) -> Option<u32> {
+    (id != u32::MAX).then_some(id)
+}
+
+/// The execs by their numbers.
+#[derive(Debug, Default)]
+pub struct Executions(BTreeMap<u64, Execution>);
+
+impl Executions {
+    /// Adds one.
+    pub fn insert(&mut self, id: u64, execution: Execution) {
+        self.0.insert(id, execution);
+    }
+
+    /// What is known of one.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&Execution> {
+        self.0.get(&id)
+    }
+
+    /// The greatest number.
+    #[must_use]
+    pub fn last(&self) -> Option<u64> {
+        self.0.keys().next_back().copied()
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Execution)> {
+        self.0.iter().map(|(&id, execution)| (id, execution))
+    }
+
+    /// The execs of the parent, its parent and so on, the nearest first.
+    pub fn ancestors(&self, id: u64) -> impl Iterator<Item = &Execution> {
+        let mut next = self.get(id).map(|execution| execution.parent);
+        let mut seen = HashSet::from([id]);
+        std::iter::from_fn(move || {
+            let id = next.filter(|&id| id != NO_EXEC && seen.insert(id))?;
+            let execution = self.get(id)?;
+            next = Some(execution.parent);
+            Some(execution)
+        })
+        .take(MAX_ANCESTORS)
+    }
+
+    /// Whether it is time to [`Self::forget`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.len() > KEPT
+    }
+
+    /// Forgets the execs that no process runs and that are nobody's ancestor, but for the last.
+    pub fn forget(&mut self, running: impl IntoIterator<Item = u64>) {
+        let mut kept: HashSet<u64> = HashSet::new();
+        let mut open: Vec<u64> = running.into_iter().collect();
+        while let Some(id) = open.pop() {
+            if let Some(execution) = self.0.get(&id)
+                && kept.insert(id)
+            {
+                open.extend([execution.parent, execution.former]);
+            }
+        }
+        let ended: Vec<u64> = self
+            .0
+            .keys()
+            .copied()
+            .filter(|id| !kept.contains(id))
+            .collect();
+        let surplus = ended.len().saturating_sub(KEPT_ENDED);
+        for id in ended.into_iter().take(surplus) {
+            self.0.remove(&id);
+        }
+    }
+}
+
+/// What a policy makes of executables, ready to ask.
+#[derive(Debug)]
+pub struct Matcher {
+    classes: [u8; 256],
+    transitions: HashMap<u32, u32>,
+    sets: Vec<ExecutableSet>,
+    users: HashMap<(u32, u32), u64>,
+}
+
+/// What is found for one exec: its label, less its generation, with an index for its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Index of the identity that its executable gives it, now or before.
+    pub identity: Option<usize>,
+    /// Whether its children's executables keep it.
+    pub inherit: bool,
+    /// Facts of the executable and its parent.
+    pub facts: u64,
+    /// Facts of its children.
+    pub child_facts: u64,
+}
+
+impl Judged {
+    /// As the kernel keeps it.
+    #[must_use]
+    pub fn label(&self, exec_id: u64, generation: u64, ids: &[AgentId]) -> ProcessLabel {
+        ProcessLabel {
+            exec_id,
+            generation,
+            facts: self.facts,
+            child_facts: self.child_facts,
+            identity: self
+                .identity
+                .and_then(|index| ids.get(index))
+                .copied()
+                .unwrap_or(AgentId::NONE),
+            flags: if self.inherit { FLAG_INHERIT } else { 0 },
+        }
+    }
+}
+
+impl Matcher {
+    /// Of a compiled policy.
+    #[must_use]
+    pub fn new(selection: &Selection) -> Self {
+        Self {
+            classes: selection.automaton.classes,
+            transitions: selection.automaton.transitions.iter().copied().collect(),
+            sets: selection.sets.clone(),
+            users: selection
+                .users
+                .iter()
+                .map(|user| ((user.kind, user.id), user.facts))
+                .collect(),
+        }
+    }
+
+    /// What policy says of the path of an executable or script.
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<&ExecutableSet> {
+        let number = executable::find_set(
+            path,
+            |byte| self.classes[usize::from(byte)],
+            |key| self.transitions.get(&key).copied(),
+        );
+        if number == NO_SET {
+            return None;
+        }
+        self.sets.get(number as usize - 1)
+    }
+
+    /// Facts of a user.
+    #[must_use]
+    pub fn user_facts(&self, uid: u32, gid: u32, login_uid: Option<u32>) -> u64 {
+        let of = |kind, id| self.users.get(&(kind, id)).copied().unwrap_or(0);
+        let login = if login_uid.is_some() { LOGIN } else { 0 };
+        login | of(KIND_USER, uid) | of(KIND_GROUP, gid)
+    }
+
+    /// Judges every exec as the kernel would have, had this policy been in force when it began.
+    /// `around` gives the facts of its cgroup and file.
+    #[must_use]
+    pub fn judge_all(
+        &self,
+        executions: &Executions,
+        around: impl Fn(&Execution) -> u64,
+    ) -> HashMap<u64, Judged> {
+        let mut judged: HashMap<u64, Judged> = HashMap::new();
+        for (id, _) in executions.iter() {
+            // What it depends on comes first; a chain is as long as a process has started programs.
+            let mut chain = vec![id];
+            while let Some(execution) = chain.last().and_then(|&id| executions.get(id)) {
+                let missing = [execution.parent, execution.former].into_iter().find(|id| {
+                    *id != NO_EXEC
+                        && !judged.contains_key(id)
+                        && !chain.contains(id)
+                        && executions.get(*id).is_some()
+                });
+                match missing {
+                    Some(id) => chain.push(id),
+                    None => {
+                        let of = |id: u64| judged.get(&id).copied().unwrap_or_default();
+                        let found = self.judge(
+                            execution,
+                            of(execution.parent),
+                            of(execution.former),
+                            around(execution),
+                        );
+                        if let Some(id) = chain.pop() {
+                            judged.insert(id, found);
+                        }
+                    }
+                }
+            }
+        }
+        judged
+    }
+
+    /// Judges one exec, as `sched_process_exec` of the kernel programs does.
+    #[must_use]
+    pub fn judge(
+        &self,
+        execution: &Execution,
+        parent: Judged,
+        former: Judged,
+        around: u64,
+    ) -> Judged {
+        let find = |path: &Option<Box<[u8]>>| path.as_ref().and_then(|path| self.find(path));
+        let (executable, script) = (find(&execution.path), find(&execution.script));
+        let host = if execution.on_host { ON_HOST } else { 0 };
+        let mut found = Judged {
+            facts: parent.child_facts | host,
+            ..Judged::default()
+        };
+        let user = self.user_facts(execution.uid, execution.gid, execution.login_uid);
+        for set in [executable, script].into_iter().flatten() {
+            found.facts |= set.own_facts;
+            found.child_facts |= set.parent_facts;
+        }
+        let facts = found.facts | user | around;
+        let chosen = [script, executable]
+            .into_iter()
+            .flatten()
+            .find_map(|set| set.choices.iter().find(|choice| holds(choice, facts)));
+        match chosen {
+            Some(choice) => {
+                found.identity = Some(choice.identity);
+                found.inherit = choice.inherit;
+            }
+            None if former.inherit => {
+                found.identity = former.identity;
+                found.inherit = true;
+            }
+            None => {}
+        }
+        found
+    }
+}
+
+/// Whether the conditions of a choice hold.
+#[must_use]
+pub fn holds(choice: &Choice, facts: u64) -> bool {
+    facts & choice.required == choice.required && facts & choice.forbidden == 0
+}
+
+#[cfg(test)]
+mod tests;

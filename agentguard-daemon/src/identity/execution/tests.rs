@@ -1,0 +1,148 @@
+use agentguard_common::executable::{END, START, transition};
+
+use super::*;
+use crate::policy::selection::Automaton;
+
+/// A policy that makes `/agent` identity 7, for its children too, and `/tool` identity 8 for itself
+/// alone where the user is 5; whose parent is `/agent` has fact 4.
+fn matcher() -> Matcher {
+    let choice = |required, identity, inherit| Choice {
+        required,
+        forbidden: 0,
+        identity,
+        inherit,
+        selector: 0,
+    };
+    let mut transitions = Vec::new();
+    let mut next = START + 1;
+    for (path, set) in [("/agent", 1), ("/tool", 2)] {
+        let mut state = START;
+        for &byte in path.as_bytes() {
+            let key = transition(state, byte);
+            let known = transitions.iter().find(|(known, _)| *known == key);
+            state = match known {
+                Some(&(_, state)) => state,
+                None => {
+                    transitions.push((key, next));
+                    next += 1;
+                    next - 1
+                }
+            };
+        }
+        transitions.push((transition(state, END), set));
+    }
+    let mut classes = [0; 256];
+    for (class, byte) in (0..=127).zip(classes.iter_mut()) {
+        *byte = class;
+    }
+    Matcher::new(&Selection {
+        facts: Vec::new(),
+        users: vec![crate::policy::selection::UserFacts {
+            kind: KIND_USER,
+            id: 5,
+            facts: 8,
+        }],
+        automaton: Automaton {
+            classes,
+            transitions,
+        },
+        sets: vec![
+            ExecutableSet {
+                own_facts: 0,
+                parent_facts: 4,
+                choices: vec![choice(ON_HOST, 7, true)],
+            },
+            ExecutableSet {
+                own_facts: 0,
+                parent_facts: 0,
+                choices: vec![choice(8, 8, false)],
+            },
+        ],
+        hashes: Vec::new(),
+    })
+}
+
+fn execution(path: &str, parent: u64, former: u64, uid: u32) -> Execution {
+    Execution {
+        pid: 1,
+        parent_pid: 1,
+        former,
+        parent,
+        path: Some(path.as_bytes().into()),
+        script: None,
+        on_host: true,
+        uid,
+        gid: 0,
+        login_uid: None,
+        session_id: None,
+        cgroup_id: 1,
+        device: 0,
+        inode: 0,
+    }
+}
+
+fn table(executions: &[(u64, Execution)]) -> Executions {
+    let mut table = Executions::default();
+    for (id, execution) in executions {
+        table.insert(*id, execution.clone());
+    }
+    table
+}
+
+#[test]
+fn an_executable_gives_an_identity_that_children_keep() {
+    // The shell runs the agent, the agent a shell, that one a tool: as user 5 and as another.
+    let table = table(&[
+        (1, execution("/sh", 0, 0, 5)),
+        (2, execution("/agent", 1, 1, 5)),
+        (3, execution("/sh", 2, 2, 5)),
+        (4, execution("/tool", 3, 3, 5)),
+        (5, execution("/tool", 3, 3, 6)),
+        (6, execution("/sh", 4, 4, 5)),
+    ]);
+    let judged = matcher().judge_all(&table, |_| 0);
+    let identity = |id: u64| judged[&id].identity;
+    assert_eq!(identity(1), None);
+    assert_eq!(identity(2), Some(7));
+    assert_eq!(identity(3), Some(7), "kept over an executable that says nothing");
+    assert_eq!(identity(4), Some(8), "an executable of its own");
+    assert_eq!(identity(5), Some(7), "conditions that do not hold change nothing");
+    assert_eq!(identity(6), None, "not inherited");
+    assert_eq!(judged[&3].facts & 4, 4, "its parent is the agent");
+    assert_eq!(judged[&4].facts & 4, 0);
+}
+
+#[test]
+fn numbers_need_not_be_in_the_order_of_the_execs() {
+    // Processes older than the programs are numbered as they are found.
+    let table = table(&[
+        (1, execution("/sh", 2, 2, 5)),
+        (2, execution("/agent", 0, 0, 5)),
+    ]);
+    assert_eq!(matcher().judge_all(&table, |_| 0)[&1].identity, Some(7));
+}
+
+#[test]
+fn a_path_in_a_container_is_not_the_hosts() {
+    let mut inside = execution("/agent", 0, 0, 5);
+    inside.on_host = false;
+    let judged = matcher().judge_all(&table(&[(1, inside)]), |_| 0);
+    assert_eq!(judged[&1].identity, None);
+}
+
+#[test]
+fn ancestors_of_running_processes_are_kept_and_loops_end() {
+    let mut table = Executions::default();
+    table.insert(1, execution("/init", 0, 0, 0));
+    for id in 2..=KEPT as u64 + 10 {
+        table.insert(id, execution("/sh", 1, 1, 0));
+    }
+    assert!(table.is_full());
+    table.forget([3]);
+    assert_eq!(table.iter().count(), KEPT_ENDED + 2);
+    assert!(table.get(1).is_some() && table.get(3).is_some() && table.get(2).is_none());
+
+    table.insert(1, execution("/init", 3, 3, 0));
+    assert_eq!(table.ancestors(3).count(), 1);
+    matcher().judge_all(&table, |_| 0);
+}

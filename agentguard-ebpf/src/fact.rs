@@ -1,0 +1,95 @@
+//! Facts: what holds for a task besides its cgroup, and the identities that this lets it choose.
+
+use agentguard_common::{
+    capacity::{MAX_CHOICES, MAX_USERS},
+    fact::{self, Choice, KIND_GROUP, KIND_USER, LOGIN, NO_CHOICE, UserKey},
+};
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap},
+    helpers::{bpf_get_current_uid_gid, generated::bpf_get_current_task},
+    macros::btf_map,
+};
+
+use crate::{
+    layout::{self, follow, read_at},
+    policy::Active,
+};
+
+/// Choices: all of slot 0, then all of slot 1. The daemon writes the idle slot, and appends to the
+/// active one as cgroups appear.
+#[btf_map]
+static CHOICES: Array<Choice, { 2 * MAX_CHOICES as usize }> = Array::new();
+
+/// User or group → facts, for both slots. The daemon writes the idle slot.
+#[btf_map]
+static USERS: HashMap<UserKey, u64, { MAX_USERS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// A task's user and group in the initial user namespace, and who logged in.
+#[derive(Clone, Copy)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// `u32::MAX` without a login.
+    pub login_uid: u32,
+}
+
+impl User {
+    /// Of the running task: its real user and group.
+    #[inline(always)]
+    pub fn of_current() -> Self {
+        let both = bpf_get_current_uid_gid();
+        // SAFETY: takes no argument and has no precondition.
+        let task = unsafe { bpf_get_current_task() } as *const u8;
+        Self {
+            uid: both as u32,
+            gid: (both >> 32) as u32,
+            login_uid: read_at(task, &layout::TASK_LOGIN_UID),
+        }
+    }
+
+    /// Of any task.
+    #[inline(always)]
+    pub fn of_task(task: *const u8) -> Self {
+        let credentials = follow(task, &layout::TASK_CRED);
+        Self {
+            uid: read_at(credentials, &layout::CRED_UID),
+            gid: read_at(credentials, &layout::CRED_GID),
+            login_uid: read_at(task, &layout::TASK_LOGIN_UID),
+        }
+    }
+
+    /// The facts that hold for it.
+    #[inline(always)]
+    pub fn facts(&self, active: Active) -> u64 {
+        let login = if self.login_uid == u32::MAX { 0 } else { LOGIN };
+        login | of_id(active, KIND_USER, self.uid) | of_id(active, KIND_GROUP, self.gid)
+    }
+}
+
+#[inline(always)]
+fn of_id(active: Active, kind: u32, id: u32) -> u64 {
+    let key = UserKey {
+        id,
+        kind,
+        slot: active.slot(),
+        reserved: 0,
+    };
+    // SAFETY: values are eight bytes, written whole.
+    unsafe { USERS.get(key) }.copied().unwrap_or(0)
+}
+
+/// The identity that the chain from `first` on gives to who has `facts`.
+#[inline(always)]
+pub fn choose(active: Active, first: u32, facts: u64) -> Option<Choice> {
+    if first == NO_CHOICE {
+        return None;
+    }
+    fact::choose(first, facts, |number| {
+        if number >= MAX_CHOICES {
+            return None;
+        }
+        CHOICES.get(active.slot() * MAX_CHOICES + number).copied()
+    })
+}
