@@ -3,8 +3,6 @@
 //! Its cost is that of the path's length, however many globs there are. State 0 is the dead end; a
 //! transition that is not in the table leads there.
 
-use core::borrow::Borrow;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A file that is known by its hash, in one generation slot.
@@ -55,74 +53,97 @@ pub const fn transition(state: u32, class: u8) -> u32 {
     state << 8 | class as u32
 }
 
-/// How far a path has been read.
-///
-/// A path with an empty component, `.` or `..` in it matches nothing: where it leads is not what it
-/// says.
+/// How far the automaton has read a path.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(transparent)]
 pub struct Walk {
     state: u32,
-    /// Length of the component so far; one that is not all dots counts as [`LONG`].
-    length: u32,
 }
 
 impl Default for Walk {
     #[inline(always)]
     fn default() -> Self {
-        Self {
-            state: START,
-            length: LONG,
-        }
+        Self { state: START }
     }
 }
 
 impl Walk {
-    /// Reads one more byte; `None` if the path can match nothing any more. `class` gives the class of a
-    /// byte, `next` what the table holds at a key.
+    /// Reads one more byte, of `class`; `None` if the path can match nothing any more. `next` gives what
+    /// the table holds at a key.
     #[inline(always)]
     #[must_use]
-    pub fn step(
-        self,
-        byte: u8,
-        class: impl FnOnce(u8) -> u8,
-        next: impl FnOnce(u32) -> Option<u32>,
-    ) -> Option<Self> {
-        let length = match byte {
-            b'/' if self.length < LONG => return None,
-            b'/' => 0,
-            b'.' if self.length < LONG => self.length + 1,
-            _ => LONG,
-        };
-        let state = next(transition(self.state, class(byte)))?;
-        Some(Self { state, length })
+    pub fn step(self, class: u8, next: impl FnOnce(u32) -> Option<u32>) -> Option<Self> {
+        let state = next(transition(self.state, class))?;
+        Some(Self { state })
     }
 
     /// Number of the set that the whole path matches, or [`NO_SET`].
     #[inline(always)]
     #[must_use]
     pub fn finish(self, next: impl FnOnce(u32) -> Option<u32>) -> u32 {
-        if self.length < LONG {
-            return NO_SET;
-        }
         next(transition(self.state, END)).unwrap_or(NO_SET)
     }
 }
 
-/// Number of the set that `path` matches, or [`NO_SET`].
-pub fn find_set(
-    path: impl IntoIterator<Item = impl Borrow<u8>>,
-    class: impl Fn(u8) -> u8,
-    next: impl Fn(u32) -> Option<u32>,
-) -> u32 {
-    let walk = path
-        .into_iter()
-        .try_fold(Walk::default(), |walk, byte| walk.step(*byte.borrow(), &class, &next));
-    walk.map_or(NO_SET, |walk| walk.finish(&next))
+/// Looks for components of a path that make it lead elsewhere than it says: empty ones, `.` and `..`.
+/// The paths of executables have none, those of scripts are as somebody wrote them.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Plainness {
+    /// Dots that the component consists of so far; a name counts as [`NAME`].
+    dots: u32,
 }
 
-/// Dots from which on a component is a name.
-const LONG: u32 = 3;
+/// More dots than any component has that is no name.
+const NAME: u32 = 3;
+
+impl Default for Plainness {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { dots: NAME }
+    }
+}
+
+impl Plainness {
+    /// Reads one more byte; `None` if the path is not plain.
+    #[inline(always)]
+    #[must_use]
+    pub const fn step(self, byte: u8) -> Option<Self> {
+        let dots = match byte {
+            b'/' if self.dots < NAME => return None,
+            b'/' => 0,
+            b'.' if self.dots < NAME => self.dots + 1,
+            _ => NAME,
+        };
+        Some(Self { dots })
+    }
+
+    /// Whether the whole path is plain.
+    #[inline(always)]
+    #[must_use]
+    pub const fn finish(self) -> bool {
+        self.dots >= NAME
+    }
+}
+
+/// Whether a path leads where it says.
+#[must_use]
+pub fn is_plain(path: &[u8]) -> bool {
+    path.iter()
+        .try_fold(Plainness::default(), |plain, &byte| plain.step(byte))
+        .is_some_and(Plainness::finish)
+}
+
+/// Number of the set that `path` matches, or [`NO_SET`]. `class` gives the class of a byte, `next`
+/// what the table holds at a key. A path that is not plain matches nothing.
+pub fn find_set(path: &[u8], class: impl Fn(u8) -> u8, next: impl Fn(u32) -> Option<u32>) -> u32 {
+    if !is_plain(path) {
+        return NO_SET;
+    }
+    path.iter()
+        .try_fold(Walk::default(), |walk, &byte| walk.step(class(byte), &next))
+        .map_or(NO_SET, |walk| walk.finish(&next))
+}
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +159,9 @@ mod tests {
         for plain in ["/a", "/a/b.c/...d", "/.../x", "/.a/..b", "a/b"] {
             assert_eq!(find(plain), START, "{plain}");
         }
-        for odd in ["/a//b", "/a/./b", "/a/../b", "/..", "/.", "/a/", "//a", "/", "/a/.."] {
+        for odd in [
+            "/a//b", "/a/./b", "/a/../b", "/..", "/.", "/a/", "//a", "/", "/a/..",
+        ] {
             assert_eq!(find(odd), NO_SET, "{odd}");
         }
     }

@@ -22,7 +22,7 @@ pub const MAX_FACTS: u32 = 64;
 pub const NO_CHOICE: u32 = 0;
 
 /// Choices that one chain can have.
-pub const MAX_CHAIN: u32 = 32;
+pub const MAX_CHAIN: u32 = 16;
 
 /// One link of a chain of identities, the first of which whose conditions hold is chosen.
 #[derive(

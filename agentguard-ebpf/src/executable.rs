@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     layout::{self, follow, read_at},
-    path::Buffer,
+    path,
     policy::Active,
 };
 
@@ -43,42 +43,56 @@ static HASHED_FILES: HashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 
-/// What policy says of the path in `buffer` from `start` on; nothing if it matches no glob.
-///
-/// `walk` is memory of a map: the verifier knows nothing of what it reads from there, so that all ways
-/// through one turn of the loop look the same to it in the next.
+/// Number of the set that the finished path in a buffer matches, or [`NO_SET`].
 #[inline(always)]
-pub fn find(active: Active, walk: *mut Walk, buffer: &Buffer, start: usize) -> ExecutableSet {
-    let slot = active.slot();
-    let (Some(classes), Some(transitions)) = (BYTE_CLASSES.get(slot), TRANSITIONS.get(slot)) else {
-        return ExecutableSet::default();
+pub fn find(active: Active, which: u32) -> u32 {
+    match_path(active.slot(), which)
+}
+
+/// A global function, as [`path::write`] is. How far it is stands in the map: the verifier knows
+/// nothing of what is read from there, so that all turns of the loop look the same to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn match_path(slot: u32, which: u32) -> u32 {
+    let (Some(classes), Some(transitions), Some(buffer)) = (
+        BYTE_CLASSES.get(slot),
+        TRANSITIONS.get(slot),
+        path::buffer(which),
+    ) else {
+        return NO_SET;
     };
+    let walk = &raw mut buffer.walk;
     // SAFETY: a byte is a valid index; `get` would leave a panic path in the program.
     let class = |byte: u8| unsafe { *classes.0.get_unchecked(usize::from(byte)) };
     // SAFETY: the map is never written after it is put in its slot.
     let next = |key: u32| unsafe { transitions.get(key) }.copied();
     // SAFETY: `walk` is this CPU's own.
     unsafe { walk.write_volatile(Walk::default()) };
-    for turn in 0..PATH_BYTES {
-        let index = start + turn;
-        if index >= PATH_BYTES {
+    for index in 0..PATH_BYTES {
+        let byte = buffer.byte(index);
+        if byte == 0 {
             break;
         }
         // SAFETY: as above.
         unsafe {
-            match walk.read_volatile().step(buffer.byte(index), class, next) {
+            match walk.read_volatile().step(class(byte), next) {
                 Some(further) => walk.write_volatile(further),
-                None => return ExecutableSet::default(),
+                None => return NO_SET,
             }
         }
     }
     // SAFETY: as above.
-    let set = unsafe { walk.read_volatile() }.finish(next);
-    if set == NO_SET || set >= MAX_EXECUTABLE_SETS {
+    unsafe { walk.read_volatile() }.finish(next)
+}
+
+/// What policy says of a set; nothing of [`NO_SET`].
+#[inline(always)]
+pub fn set(active: Active, number: u32) -> ExecutableSet {
+    if number == NO_SET || number >= MAX_EXECUTABLE_SETS {
         return ExecutableSet::default();
     }
     EXECUTABLE_SETS
-        .get(slot * MAX_EXECUTABLE_SETS + set)
+        .get(active.slot() * MAX_EXECUTABLE_SETS + number)
         .copied()
         .unwrap_or_default()
 }

@@ -80,7 +80,9 @@ pub fn of_current(active: Active) -> Found {
 #[inline(always)]
 pub fn of_task(active: Active, label: &Label, task: *const u8) -> Found {
     let pid: u32 = read_at(task, &layout::TASK_TGID);
-    resolve(active, label, process::label_of(pid), || User::of_task(task))
+    resolve(active, label, process::label_of(pid), || {
+        User::of_task(task)
+    })
 }
 
 /// Whom the socket of a packet belongs to by its cgroup: for sockets without a tag, such as those
@@ -103,7 +105,7 @@ fn resolve(
     active: Active,
     label: &Label,
     process: Option<&ProcessLabel>,
-    user: impl FnOnce() -> User,
+    user: impl Fn() -> User,
 ) -> Found {
     let mut found = Found {
         identity: label.identity,
@@ -121,39 +123,28 @@ fn resolve(
             found.facts |= process.facts;
         }
     }
+    let mut choices = label.choices;
     if label.rank == Rank::Launch as u32 {
-        return vary(active, found, user);
-    }
-    if by_executable != AgentId::NONE && active.knows(by_executable) {
+        choices = NO_CHOICE;
+    } else if by_executable != AgentId::NONE && active.knows(by_executable) {
         found.identity = by_executable;
         found.rank = Rank::Executable;
-        return vary(active, found, user);
+        choices = NO_CHOICE;
     }
-    if label.choices != NO_CHOICE {
-        found.facts |= user().facts(active);
-        if let Some(choice) = fact::choose(active, label.choices, found.facts) {
+    let user_facts = || user().facts(active);
+    if choices != NO_CHOICE {
+        found.facts |= user_facts();
+        if let Some(choice) = fact::choose(active, choices, found.facts) {
             found.identity = choice.identity;
         }
-        return vary_known(active, found);
     }
-    vary(active, found, user)
-}
-
-/// The variant of an identity whose rules have conditions, where facts are needed to tell.
-#[inline(always)]
-fn vary(active: Active, mut found: Found, user: impl FnOnce() -> User) -> Found {
-    if active.record(found.identity).variants == NO_CHOICE {
-        return found;
-    }
-    found.facts |= user().facts(active);
-    vary_known(active, found)
-}
-
-#[inline(always)]
-fn vary_known(active: Active, mut found: Found) -> Found {
+    // The variant of an identity whose rules have conditions.
     let variants = active.record(found.identity).variants;
-    if let Some(choice) = fact::choose(active, variants, found.facts) {
-        found.identity = choice.identity;
+    if variants != NO_CHOICE {
+        found.facts |= user_facts();
+        if let Some(choice) = fact::choose(active, variants, found.facts) {
+            found.identity = choice.identity;
+        }
     }
     found
 }

@@ -5,8 +5,15 @@
 
 use core::arch::asm;
 
-use agentguard_common::process::PATH_BYTES;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use agentguard_common::{
+    executable::{Plainness, Walk},
+    process::PATH_BYTES,
+};
+use aya_ebpf::{
+    btf_maps::PerCpuArray,
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    macros::btf_map,
+};
 
 use crate::layout::{self, follow, read_at};
 
@@ -22,6 +29,12 @@ const NAME_BYTES: usize = 255;
 pub struct Buffer {
     bytes: [u8; 2 * PATH_BYTES],
     cursor: Cursor,
+    /// The finished path, NUL terminated: from its first byte on, so that where it starts is no number
+    /// for the verifier to reckon with.
+    text: [u8; PATH_BYTES],
+    plain: Plainness,
+    /// How far `executable.rs` has read it.
+    pub walk: Walk,
 }
 
 /// How far a path has been written. It is kept in the map, of whose contents the verifier knows
@@ -35,65 +48,114 @@ struct Cursor {
     start: u64,
 }
 
-/// A path in a [`Buffer`].
-#[derive(Clone, Copy)]
-pub struct Written {
-    /// Where it starts; it ends at [`PATH_BYTES`].
-    pub start: usize,
-    /// The mount that has nothing above it.
-    pub top: *const u8,
+/// Where a step of the walk has led.
+enum Step {
+    On,
+    Top,
+}
+
+/// The buffers. Tracepoints run with preemption off (`__DO_TRACE`), so nothing else uses a CPU's
+/// meanwhile.
+#[btf_map]
+static PATHS: PerCpuArray<Buffer, 2> = PerCpuArray::new();
+
+/// The buffer of the path of an executable.
+pub const EXECUTABLE: u32 = 0;
+/// The buffer of the path of a script.
+pub const SCRIPT: u32 = 1;
+
+/// One of the buffers.
+#[inline(always)]
+pub fn buffer<'a>(which: u32) -> Option<&'a mut Buffer> {
+    // SAFETY: this CPU's own.
+    PATHS
+        .get_ptr_mut(which)
+        .map(|buffer| unsafe { &mut *buffer })
+}
+
+/// Writes the path that was begun and finishes it; returns its length, 0 if it is too long or too deep.
+///
+/// A global function: the verifier looks at it once, and not anew for each way that leads to a call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_up(which: u32) -> u32 {
+    let Some(buffer) = buffer(which) else {
+        return 0;
+    };
+    for _ in 0..MAX_STEPS {
+        match buffer.go_up() {
+            Some(Step::On) => {}
+            Some(Step::Top) => return buffer.finish_walk().unwrap_or(0),
+            None => return 0,
+        }
+    }
+    0
+}
+
+/// 1 if the finished path leads where it says. A global function, as [`walk_up`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_plain(which: u32) -> u32 {
+    buffer(which).is_some_and(|buffer| buffer.is_plain()).into()
+}
+
+/// See [`walk_up`].
+#[inline(always)]
+pub fn write(which: u32) -> u32 {
+    walk_up(which)
+}
+
+/// See [`check_plain`].
+#[inline(always)]
+pub fn is_plain(which: u32) -> bool {
+    check_plain(which) == 1
 }
 
 impl Buffer {
-    /// Writes the path of `dentry` on `vfsmount` before `end`. `None` if it is too long or too deep.
+    /// Starts on the path of `dentry` on `vfsmount`, to be written before `end` by [`walk_up`].
     #[inline(always)]
-    pub fn write_path(
-        &mut self,
-        end: usize,
-        vfsmount: *const u8,
-        dentry: *const u8,
-    ) -> Option<Written> {
+    pub fn begin(&mut self, end: usize, vfsmount: *const u8, dentry: *const u8) {
+        self.cursor = Cursor {
+            dentry,
+            mount: mount_of(vfsmount),
+            start: end as u64,
+        };
+    }
+
+    /// Goes on one name or mount. `None` if the path is too long.
+    #[inline(always)]
+    fn go_up(&mut self) -> Option<Step> {
         let cursor = &raw mut self.cursor;
-        // SAFETY: this CPU's own, here and below.
-        unsafe {
-            cursor.write_volatile(Cursor {
-                dentry,
-                mount: mount_of(vfsmount),
-                start: end as u64,
-            });
-        }
-        for _ in 0..MAX_STEPS {
-            let at = unsafe { cursor.read_volatile() };
-            let start = at.start as usize;
-            let parent = follow(at.dentry, &layout::DENTRY_PARENT);
-            let next = if at.dentry == mount_root(at.mount) || at.dentry == parent {
-                let above = follow(at.mount, &layout::MOUNT_PARENT);
-                if above == at.mount || above.is_null() {
-                    let start = if start == PATH_BYTES {
-                        self.prepend_slash(start)?
-                    } else {
-                        start
-                    };
-                    return Some(Written {
-                        start,
-                        top: at.mount,
-                    });
-                }
-                Cursor {
-                    dentry: follow(at.mount, &layout::MOUNT_POINT),
-                    mount: above,
-                    ..at
-                }
-            } else {
-                Cursor {
-                    dentry: parent,
-                    start: self.prepend(start, at.dentry)? as u64,
-                    ..at
-                }
-            };
-            unsafe { cursor.write_volatile(next) };
-        }
-        None
+        // SAFETY: this CPU's own.
+        let at = unsafe { cursor.read_volatile() };
+        let start = at.start as usize;
+        let parent = follow(at.dentry, &layout::DENTRY_PARENT);
+        let next = if at.dentry == mount_root(at.mount) || at.dentry == parent {
+            let above = follow(at.mount, &layout::MOUNT_PARENT);
+            if above == at.mount || above.is_null() {
+                return Some(Step::Top);
+            }
+            Cursor {
+                dentry: follow(at.mount, &layout::MOUNT_POINT),
+                mount: above,
+                ..at
+            }
+        } else {
+            Cursor {
+                dentry: parent,
+                start: self.prepend(start, at.dentry)? as u64,
+                ..at
+            }
+        };
+        // SAFETY: as above.
+        unsafe { cursor.write_volatile(next) };
+        Some(Step::On)
+    }
+
+    /// The mount that has nothing above it, once the walk is over.
+    #[inline(always)]
+    pub const fn top(&self) -> *const u8 {
+        self.cursor.mount
     }
 
     /// Writes a slash and the name of `dentry` before `start`.
@@ -132,18 +194,96 @@ impl Buffer {
         Some(start)
     }
 
-    /// The byte at `index`.
+    /// Writes a name that a caller gave, with a slash before it; says where it starts and whether it is
+    /// relative. A leading `./` is left out. `None` if it is too long.
     #[inline(always)]
-    pub fn byte(&self, index: usize) -> u8 {
-        // SAFETY: bounded within the buffer.
-        unsafe { *self.bytes.as_ptr().add(bounded(index)) }
+    pub fn write_name(&mut self, name: *const u8) -> Option<(usize, bool)> {
+        let text = self.text.as_mut_ptr();
+        // SAFETY: the text holds that many bytes; the helper fails softly.
+        let length =
+            unsafe { bpf_probe_read_kernel_str(text.cast(), PATH_BYTES as u32, name.cast()) };
+        // With its NUL; a name that fills the buffer may be cut.
+        if length < 2 || length >= PATH_BYTES as i64 {
+            return None;
+        }
+        let mut length = length as usize - 1;
+        let [first, second, ..] = self.text;
+        let skipped = if first == b'.' && second == b'/' {
+            2
+        } else {
+            0
+        };
+        length = length.checked_sub(skipped).filter(|&length| length > 0)?;
+        let start = PATH_BYTES - bounded(length);
+        self.copy(start, text.wrapping_add(skipped), length)?;
+        if first == b'/' {
+            return Some((start, false));
+        }
+        Some((self.prepend_slash(start)?, true))
     }
 
-    /// Where the byte at `start` is.
+    /// Takes what the walk has written as the finished path.
     #[inline(always)]
-    pub fn at(&self, start: usize) -> *const u8 {
-        // SAFETY: bounded within the buffer.
-        unsafe { self.bytes.as_ptr().add(bounded(start)) }
+    fn finish_walk(&mut self) -> Option<u32> {
+        // SAFETY: this CPU's own.
+        let start = unsafe { (&raw const self.cursor.start).read_volatile() } as usize;
+        let start = match start {
+            PATH_BYTES => self.prepend_slash(start)?,
+            _ => start,
+        };
+        self.finish(start)
+    }
+
+    /// Takes what starts at `start` as the finished path; returns its length.
+    #[inline(always)]
+    pub fn finish(&mut self, start: usize) -> Option<u32> {
+        let start = bounded(start);
+        let length = bounded(PATH_BYTES - start);
+        // SAFETY: bounded within both; the source is map memory.
+        unsafe {
+            bpf_probe_read_kernel(
+                self.text.as_mut_ptr().cast(),
+                length as u32,
+                self.bytes.as_ptr().add(start).cast(),
+            );
+            *self.text.as_mut_ptr().add(length) = 0;
+        }
+        // A path that fills the buffer has no room for its NUL.
+        (length > 0).then_some(length as u32)
+    }
+
+    /// The byte of the finished path at `index`; 0 behind it.
+    #[inline(always)]
+    pub fn byte(&self, index: usize) -> u8 {
+        // SAFETY: bounded within the text.
+        unsafe { *self.text.as_ptr().add(bounded(index)) }
+    }
+
+    /// Whether the finished path leads where it says.
+    #[inline(always)]
+    fn is_plain(&mut self) -> bool {
+        let plain = &raw mut self.plain;
+        // SAFETY: this CPU's own, here and below.
+        unsafe { plain.write_volatile(Plainness::default()) };
+        for index in 0..PATH_BYTES {
+            let byte = self.byte(index);
+            if byte == 0 {
+                break;
+            }
+            unsafe {
+                match plain.read_volatile().step(byte) {
+                    Some(further) => plain.write_volatile(further),
+                    None => return false,
+                }
+            }
+        }
+        unsafe { plain.read_volatile() }.finish()
+    }
+
+    /// The finished path.
+    #[inline(always)]
+    pub const fn text(&self) -> *const u8 {
+        self.text.as_ptr()
     }
 }
 

@@ -17,7 +17,9 @@ use aya::{
     },
 };
 
-use super::{CgroupLabel, Generation, IdentityEntry, KernelError, events, selection::SelectionMaps};
+use super::{
+    CgroupLabel, Generation, IdentityEntry, KernelError, events, selection::SelectionMaps,
+};
 use crate::policy::compiled::Compiled;
 
 /// Flag of an LPM trie, which the kernel wants always (`include/uapi/linux/bpf.h`).
@@ -188,7 +190,11 @@ impl Maps {
         Ok(())
     }
 
-    fn write_labels(&mut self, slot: u32, labels: &[(u64, CgroupLabel)]) -> Result<(), KernelError> {
+    fn write_labels(
+        &mut self,
+        slot: u32,
+        labels: &[(u64, CgroupLabel)],
+    ) -> Result<(), KernelError> {
         if labels.len() > MAX_CGROUPS as usize / 2 {
             return Err(KernelError::Unsupported {
                 what: format!(

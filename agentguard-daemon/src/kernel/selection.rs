@@ -121,9 +121,7 @@ impl SelectionMaps {
                 slot,
                 reserved: 0,
             };
-            self.users
-                .insert(key, user.facts, 0)
-                .map_err(of("USERS"))?;
+            self.users.insert(key, user.facts, 0).map_err(of("USERS"))?;
         }
         Ok(())
     }

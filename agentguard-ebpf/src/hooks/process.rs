@@ -8,16 +8,13 @@
 
 use agentguard_common::{
     capacity::PROCESS_RING_BYTES,
-    executable::Walk,
     fact::{ExecutableSet, ON_HOST},
     identity::AgentId,
     process::{EXEC_ON_HOST, EXEC_PATH_CUT, ExecEvent, NO_EXEC, PATH_BYTES, ProcessLabel},
 };
 use aya_ebpf::{
-    btf_maps::{PerCpuArray, RingBuf},
-    helpers::generated::{
-        bpf_get_current_cgroup_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
-    },
+    btf_maps::RingBuf,
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel},
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
@@ -36,36 +33,18 @@ use crate::{
 #[btf_map]
 static PROCESS_EVENTS: RingBuf<ExecEvent, { PROCESS_RING_BYTES as usize }> = RingBuf::new();
 
-/// Where paths are put together. Tracepoints run with preemption off (`__DO_TRACE`), so nothing else
-/// uses a CPU's copy meanwhile.
-#[repr(C)]
-pub struct Scratch {
-    executable: Buffer,
-    script: Buffer,
-    name: [u8; PATH_BYTES],
-    paths: Paths,
-    walk: Walk,
-}
-
-#[btf_map]
-static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-/// The paths of one exec. Kept in the map, of whose contents the verifier knows nothing: else it would
-/// follow each way on which they can be found through all that comes after.
+/// What is found of the paths of one exec.
 #[derive(Clone, Copy)]
-#[repr(C)]
 struct Paths {
-    /// Where the path of the executable starts in its buffer, or [`NO_PATH`].
+    /// Length of the path of the executable, 0 if it has none.
     executable: u32,
-    /// Where that of the script starts, or [`NO_PATH`].
+    /// Length of that of the script.
     script: u32,
-    /// 1 if the path of the executable is one of the host's own tree.
-    on_host: u32,
-    /// 1 if that of the script is.
-    script_on_host: u32,
+    /// Whether the path of the executable is one of the host's own tree.
+    on_host: bool,
+    /// Whether that of the script is.
+    script_on_host: bool,
 }
-
-const NO_PATH: u32 = PATH_BYTES as u32;
 
 #[btf_tracepoint(function = "sched_process_fork")]
 fn sched_process_fork(context: BtfTracePointContext) -> i32 {
@@ -97,19 +76,13 @@ fn sched_process_exit(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(context: BtfTracePointContext) -> i32 {
     let (task, binprm): (*const u8, *const u8) = (context.arg(0), context.arg(2));
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+    let (Some(executable), Some(script)) =
+        (path::buffer(path::EXECUTABLE), path::buffer(path::SCRIPT))
+    else {
         return 0;
     };
-    // SAFETY: this CPU's own, see `Scratch`.
-    let scratch = unsafe { &mut *scratch };
     let file = follow(binprm, &layout::BINPRM_FILE);
-    let paths = &raw mut scratch.paths;
-    let found = read_paths(scratch, task, binprm, file);
-    // SAFETY: this CPU's own.
-    let paths = unsafe {
-        paths.write_volatile(found);
-        paths.read_volatile()
-    };
+    let paths = read_paths(executable, script, task, binprm, file);
     let pid: u32 = read_at(task, &layout::TASK_TGID);
     let parent_pid: u32 = read_at(follow(task, &layout::TASK_PARENT), &layout::TASK_TGID);
     let former = process::label_of(pid);
@@ -128,7 +101,7 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
         {
             label.facts = parent.child_facts;
         }
-        judge(active, scratch, &paths, inode, &user, &mut label);
+        judge(active, &paths, inode, &user, &mut label);
     }
     if label.identity == AgentId::NONE {
         (label.identity, label.flags) = process::inherited(former);
@@ -158,15 +131,14 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
         (*event).identity = label.identity;
         (*event).reserved = 0;
         let mut flags = 0;
-        if paths.on_host == 1 {
+        if paths.on_host {
             flags |= EXEC_ON_HOST;
         }
-        (*event).path_len =
-            copy(&mut (*event).path, &scratch.executable, paths.executable);
+        (*event).path_len = copy(&mut (*event).path, executable, paths.executable);
         if (*event).path_len == 0 {
             flags |= EXEC_PATH_CUT;
         }
-        (*event).script_len = copy(&mut (*event).script, &scratch.script, paths.script);
+        (*event).script_len = copy(&mut (*event).script, script, paths.script);
         (*event).flags = flags;
     }
     entry.submit(0);
@@ -175,30 +147,22 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
 
 /// Finds whom policy makes a process of what it runs, and the facts of that.
 #[inline(always)]
-fn judge(
-    active: Active,
-    scratch: &mut Scratch,
-    paths: &Paths,
-    inode: *const u8,
-    user: &User,
-    label: &mut ProcessLabel,
-) {
-    let walk = &raw mut scratch.walk;
-    let find = |buffer: &Buffer, start: u32| match start {
-        NO_PATH.. => ExecutableSet::default(),
-        start => executable::find(active, walk, buffer, start as usize),
+fn judge(active: Active, paths: &Paths, inode: *const u8, user: &User, label: &mut ProcessLabel) {
+    let find = |which, length| match length {
+        0 => ExecutableSet::default(),
+        _ => executable::set(active, executable::find(active, which)),
     };
-    let executable = find(&scratch.executable, paths.executable);
-    let script = find(&scratch.script, paths.script);
+    let executable = find(path::EXECUTABLE, paths.executable);
+    let script = find(path::SCRIPT, paths.script);
     label.facts |= executable.own_facts | executable::hash_facts(active, inode);
     label.child_facts = executable.parent_facts;
-    if paths.on_host == 1 {
+    if paths.on_host {
         label.facts |= ON_HOST;
     }
     let around = user.facts(active) | identity::label_of_current(active).facts;
     // What the script is says more than what runs it.
-    if paths.script < NO_PATH {
-        let host = if paths.script_on_host == 1 { ON_HOST } else { 0 };
+    if paths.script > 0 {
+        let host = if paths.script_on_host { ON_HOST } else { 0 };
         let facts = (label.facts | script.own_facts) & !ON_HOST | host | around;
         label.facts |= script.own_facts;
         label.child_facts |= script.parent_facts;
@@ -215,29 +179,27 @@ fn judge(
 /// Puts together the paths of what is being started.
 #[inline(always)]
 fn read_paths(
-    scratch: &mut Scratch,
+    executable: &mut Buffer,
+    script: &mut Buffer,
     task: *const u8,
     binprm: *const u8,
     file: *const u8,
 ) -> Paths {
     let file_path = file.wrapping_add(layout::FILE_PATH.load() as usize);
-    let written = scratch.executable.write_path(
+    executable.begin(
         PATH_BYTES,
         follow(file_path, &layout::PATH_MNT),
         follow(file_path, &layout::PATH_DENTRY),
     );
-    let namespace = follow(
-        follow(task, &layout::TASK_NSPROXY),
-        &layout::NSPROXY_MNT_NS,
-    );
+    let length = path::write(path::EXECUTABLE);
+    let namespace = follow(follow(task, &layout::TASK_NSPROXY), &layout::NSPROXY_MNT_NS);
     let owner = follow(namespace, &layout::MNT_NS_USER_NS);
-    let is_plain = read_at::<i32>(owner, &layout::USER_NS_LEVEL) == 0;
-    let on_host = is_plain && written.is_some_and(|written| path::is_below_host_root(written.top));
+    let is_initial = read_at::<i32>(owner, &layout::USER_NS_LEVEL) == 0;
     let mut paths = Paths {
-        executable: written.map_or(NO_PATH, |written| written.start as u32),
-        script: NO_PATH,
-        on_host: on_host.into(),
-        script_on_host: 0,
+        executable: length,
+        script: 0,
+        on_host: is_initial && length > 0 && path::is_below_host_root(executable.top()),
+        script_on_host: false,
     };
     let name = follow(binprm, &layout::BINPRM_FILENAME);
     // The kernel names the interpreter of a script anew (`bprm_change_interp`).
@@ -245,72 +207,48 @@ fn read_paths(
         let fs = follow(task, &layout::TASK_FS);
         let root = fs.wrapping_add(layout::FS_ROOT.load() as usize);
         // The name is relative to the root of the task, which `chroot` moves.
-        paths.script_on_host = u32::from(
-            on_host
-                && path::is_host_root(
-                    follow(root, &layout::PATH_MNT),
-                    follow(root, &layout::PATH_DENTRY),
-                ),
-        );
-        paths.script = read_script(scratch, fs, name).map_or(NO_PATH, |start| start as u32);
+        paths.script_on_host = paths.on_host
+            && path::is_host_root(
+                follow(root, &layout::PATH_MNT),
+                follow(root, &layout::PATH_DENTRY),
+            );
+        paths.script = read_script(script, fs, name).unwrap_or(0);
     }
     paths
 }
 
-/// The path of a script as it was named, behind the working directory if it is relative.
+/// The path of a script as it was named, behind the working directory if it is relative; its length.
 #[inline(always)]
-fn read_script(scratch: &mut Scratch, fs: *const u8, name: *const u8) -> Option<usize> {
-    // SAFETY: the buffer holds that many bytes; the helper fails softly.
-    let length = unsafe {
-        bpf_probe_read_kernel_str(
-            scratch.name.as_mut_ptr().cast(),
-            PATH_BYTES as u32,
-            name.cast(),
-        )
-    };
-    // With its NUL; a name that fills the buffer may be cut.
-    if length < 2 || length >= PATH_BYTES as i64 {
+fn read_script(script: &mut Buffer, fs: *const u8, name: *const u8) -> Option<u32> {
+    let (start, is_relative) = script.write_name(name)?;
+    let length = script.finish(start)?;
+    if !path::is_plain(path::SCRIPT) {
         return None;
     }
-    let mut length = length as usize - 1;
-    let [first, second, ..] = scratch.name;
-    let mut skip = 0;
-    if first == b'.' && second == b'/' {
-        skip = 2;
-        length = length.checked_sub(2)?;
+    if !is_relative {
+        return Some(length);
     }
-    if length == 0 {
-        return None;
-    }
-    let start = PATH_BYTES - bounded(length);
-    let source = scratch.name.as_ptr().wrapping_add(skip);
-    scratch.script.copy(start, source, length)?;
-    if first == b'/' {
-        return Some(start);
-    }
-    let start = scratch.script.prepend_slash(start)?;
     let directory = fs.wrapping_add(layout::FS_PWD.load() as usize);
-    let written = scratch.script.write_path(
+    script.begin(
         start,
         follow(directory, &layout::PATH_MNT),
         follow(directory, &layout::PATH_DENTRY),
-    )?;
-    Some(written.start)
+    );
+    match path::write(path::SCRIPT) {
+        0 => None,
+        length => Some(length),
+    }
 }
 
-/// Copies the path that starts at `start` of `buffer`, and says how long it is.
+/// Copies the finished path of `buffer`, and says how long it is.
 ///
 /// # Safety
 ///
 /// `target` is writable.
 #[inline(always)]
-unsafe fn copy(target: *mut [u8; PATH_BYTES], buffer: &Buffer, start: u32) -> u32 {
-    if start >= NO_PATH {
-        return 0;
-    }
-    let start = start as usize;
-    let length = bounded(PATH_BYTES - bounded(start));
+unsafe fn copy(target: *mut [u8; PATH_BYTES], buffer: &Buffer, length: u32) -> u32 {
+    let length = bounded(length as usize) as u32;
     // SAFETY: shorter than the target; the source is map memory.
-    unsafe { bpf_probe_read_kernel(target.cast(), length as u32, buffer.at(start).cast()) };
-    length as u32
+    unsafe { bpf_probe_read_kernel(target.cast(), length, buffer.text().cast()) };
+    length
 }

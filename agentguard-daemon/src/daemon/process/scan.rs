@@ -121,15 +121,17 @@ fn look_at(pid: u32) -> Option<(u64, Execution)> {
 
 /// Whether paths are to this process what they are to the daemon.
 fn is_on_host(directory: &OwnedFd) -> bool {
-    let is_initial = fs::File::from(match openat(
-        directory,
-        "ns/user",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(namespace) => namespace,
-        Err(_) => return false,
-    })
+    let is_initial = fs::File::from(
+        match openat(
+            directory,
+            "ns/user",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(namespace) => namespace,
+            Err(_) => return false,
+        },
+    )
     .metadata()
     .is_ok_and(|namespace| namespace.ino() == INITIAL_USER_NAMESPACE);
     let root = open(directory, "root", OFlag::O_PATH).and_then(|root| root.metadata().ok());

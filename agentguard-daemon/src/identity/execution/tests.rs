@@ -104,9 +104,17 @@ fn an_executable_gives_an_identity_that_children_keep() {
     let identity = |id: u64| judged[&id].identity;
     assert_eq!(identity(1), None);
     assert_eq!(identity(2), Some(7));
-    assert_eq!(identity(3), Some(7), "kept over an executable that says nothing");
+    assert_eq!(
+        identity(3),
+        Some(7),
+        "kept over an executable that says nothing"
+    );
     assert_eq!(identity(4), Some(8), "an executable of its own");
-    assert_eq!(identity(5), Some(7), "conditions that do not hold change nothing");
+    assert_eq!(
+        identity(5),
+        Some(7),
+        "conditions that do not hold change nothing"
+    );
     assert_eq!(identity(6), None, "not inherited");
     assert_eq!(judged[&3].facts & 4, 4, "its parent is the agent");
     assert_eq!(judged[&4].facts & 4, 0);
