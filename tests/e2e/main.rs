@@ -1,4 +1,6 @@
 //! One binary for all end-to-end tests.
 
 mod lifecycle;
+mod open;
 mod routes;
+mod scene;
