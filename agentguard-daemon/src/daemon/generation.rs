@@ -115,7 +115,7 @@ impl Daemon {
                     .and_then(|selected| ids.get(selected.index))
                     .map(|&id| (cgroup.id, id)),
             );
-            paths.insert(cgroup.id, cgroup.path.as_str().into());
+            paths.insert(cgroup.id, cgroup.path.as_slice().into());
         })?;
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.
