@@ -1,6 +1,7 @@
 //! One binary for all end-to-end tests.
 
 mod lifecycle;
+mod names;
 mod open;
 mod routes;
 mod scene;
