@@ -1,5 +1,6 @@
 //! One binary for all end-to-end tests.
 
+mod control;
 mod lifecycle;
 mod names;
 mod open;

@@ -21,7 +21,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox};
+use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox, user::User};
 
 /// How long the daemon may take to come up, and to end.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -169,6 +169,20 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).expect("the daemon runs");
     }
 
+    /// Memory that it has, in KiB.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn resident_kib(&mut self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = fs::read_to_string(path).expect("the daemon runs");
+        text.lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
+            .and_then(|kib| kib.parse().ok())
+            .expect("a process has memory")
+    }
+
     /// Its process.
     ///
     /// # Panics
@@ -211,6 +225,43 @@ impl Daemon {
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("run agentguard")
+    }
+
+    /// Runs the command line as somebody else.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn cli_as(&self, user: User, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        // SAFETY: the closure makes system calls and allocates nothing.
+        unsafe { command.pre_exec(move || user.become_it()) };
+        command.output().expect("run agentguard")
+    }
+
+    /// Adds a group with these members to those that the daemon and its command line see.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mounted.
+    pub fn set_group(&self, name: &str, gid: u32, members: &str) {
+        let file = self.files.join("group");
+        let others = fs::read_to_string("/etc/group").expect("the host has groups");
+        let is_mounted = file.exists();
+        fs::write(&file, format!("{others}{name}:x:{gid}:{members}\n")).expect("write the groups");
+        if !is_mounted {
+            self.among_mounts(|| {
+                mount(
+                    Some(&file),
+                    "/etc/group",
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
+                .expect("mount the groups");
+            });
+        }
     }
 
     /// What `status --json` says.

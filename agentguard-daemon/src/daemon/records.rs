@@ -56,7 +56,7 @@ impl Daemon {
         let cgroup = self.paths.path(event.cgroup_id);
         Process {
             exe: exe.clone(),
-            cgroup: cgroup.map(|path| Untrusted::new(path)),
+            cgroup: cgroup.map(Untrusted::new),
         }
     }
 
