@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output},
     thread,
     time::{Duration, Instant},
@@ -32,6 +32,7 @@ const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
 /// ends with it, also when a test is killed.
 #[derive(Debug)]
 pub struct Daemon {
+    binary: PathBuf,
     files: PathBuf,
     mounts: OwnedFd,
     child: Option<Child>,
@@ -78,12 +79,28 @@ impl Daemon {
         );
         fs::write(files.join("agentguard.toml"), settings).expect("write the settings");
         let daemon = Self {
+            binary: binary("AGENTGUARD_BIN"),
             files,
             mounts: private_mounts(),
             child: None,
         };
         daemon.write_policy(policy);
         daemon
+    }
+
+    /// Takes the daemon as it is built for people, in place of the one for tests.
+    ///
+    /// # Panics
+    ///
+    /// If it was not built.
+    pub fn use_release(&mut self) {
+        self.binary = binary("AGENTGUARD_RELEASE_BIN");
+    }
+
+    /// The settings file.
+    #[must_use]
+    pub fn settings_file(&self) -> PathBuf {
+        self.files.join("agentguard.toml")
     }
 
     /// Starts it (again) and waits until it answers.
@@ -364,11 +381,11 @@ impl Daemon {
             .mounts
             .try_clone()
             .expect("copy the mounts' descriptor");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .arg("--config")
-            .arg(self.files.join("agentguard.toml"));
+            .arg(self.settings_file());
         // SAFETY: the closure makes system calls on a descriptor it owns, and allocates nothing.
         unsafe {
             command.pre_exec(move || {
@@ -400,20 +417,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The daemon under test.
-///
-/// # Panics
-///
-/// If nobody said which.
-#[must_use]
-pub fn binary() -> PathBuf {
-    let path = env::var_os("AGENTGUARD_BIN")
-        .map(PathBuf::from)
-        .expect("AGENTGUARD_BIN is not set: run `cargo xtask test`, which builds agentguard");
-    assert!(
-        Path::new(&path).exists(),
-        "AGENTGUARD_BIN={path:?} is not there"
-    );
+/// The daemon under test, which `variable` names.
+fn binary(variable: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `cargo xtask test`, which builds agentguard")
+    });
+    assert!(path.exists(), "{variable}={path:?} is not there");
     path
 }
 
