@@ -55,7 +55,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::namespace_tools()?;
     setup::packet_filter()?;
-    let agentguard = build::run(&build::Options { release: true })?;
+    let agentguard = build::run(&build::Options {
+        release: std::env::var_os("BENCH_DEBUG").is_none(),
+    })?;
     sandbox::enter_private_mounts()?;
     interrupt::watch()?;
     let measured = measure(&agentguard, options.rounds);

@@ -52,12 +52,13 @@ impl Measure {
         }
     }
 
-    /// Calls in one round: a few milliseconds at most, so that most rounds go undisturbed, and fewer
-    /// events than the ring holds.
+    /// Calls in one round: about a millisecond, so that most rounds go undisturbed, and far fewer events
+    /// than the ring holds.
     pub(super) const fn calls(self) -> u32 {
         match self {
-            Self::TcpConnect => 150,
-            Self::UdpConnect | Self::UdpRepeat | Self::UdpSend | Self::UdpSendTo => 1_000,
+            Self::TcpConnect => 40,
+            Self::UdpSend | Self::UdpSendTo => 300,
+            Self::UdpConnect | Self::UdpRepeat => 1_000,
         }
     }
 
