@@ -84,7 +84,7 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
     let flow = &raw mut tag.flow;
     // SAFETY: aligned u64s of a live map value.
     let totals = unsafe {
-        if atomic::exchange(&raw mut (*flow).open, 0) != 1 {
+        if atomic::take(&raw mut (*flow).open) != 1 {
             return;
         }
         Totals {
