@@ -55,9 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::namespace_tools()?;
     setup::packet_filter()?;
-    let agentguard = build::run(&build::Options {
-        release: std::env::var_os("BENCH_DEBUG").is_none(),
-    })?;
+    let agentguard = build::run(&build::Options { release: true })?;
     sandbox::enter_private_mounts()?;
     interrupt::watch()?;
     let measured = measure(&agentguard, options.rounds);
