@@ -91,11 +91,10 @@ impl Active {
 impl Tables for Active {
     #[inline(always)]
     fn address_class(&self, address: &Address) -> u32 {
+        let hosts = HOSTS.get(self.slot());
         // SAFETY: the map is never written after it is put in its slot.
-        if let Some(&class) = HOSTS
-            .get(self.slot())
-            .and_then(|hosts| unsafe { hosts.get(address.0) })
-        {
+        let class = hosts.and_then(|hosts| unsafe { hosts.get(address.0) });
+        if let Some(&class) = class {
             return class;
         }
         let Some(trie) = ADDRESSES.get(self.slot()) else {
