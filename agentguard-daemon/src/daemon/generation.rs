@@ -13,7 +13,7 @@ use super::{
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
     identity::{cgroups, registry::RegistryError, select::select},
-    kernel::{Generation, KernelError},
+    kernel::{Generation, KernelError, memory},
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
@@ -157,6 +157,7 @@ impl Daemon {
             }
             .into(),
         );
+        memory::give_back();
         self.enrolment.want();
         Ok(number)
     }

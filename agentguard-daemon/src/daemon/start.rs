@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     Daemon, Signals,
+    batch::Batches,
     enrolment::Enrolment,
     generation::{self, SwapError},
     host, lock,
@@ -124,6 +125,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         cgroup_root,
         hierarchy,
         audit_ring: Readable::new(audit_ring).map_err(failed("audit ring"))?,
+        batches: Batches::default(),
         cgroup_ring: Readable::new(cgroup_ring).map_err(failed("cgroup ring"))?,
         kernel,
         registry,
