@@ -27,6 +27,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    audit::escape::escape,
     config::{self, Settings},
     control::{
         ErrorKind, Request, Response,
@@ -237,12 +238,20 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Findings for the terminal, or for a file if colour is not wanted (<https://no-color.org>).
+/// Findings for standard error.
 fn render(diagnostics: &Diagnostics) -> String {
-    use std::io::IsTerminal as _;
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && io::stderr().is_terminal();
-    diagnostics.render(colour)
+    diagnostics.render(wants_colour(&io::stderr()))
+}
+
+/// Whether what is written there may have colours: it is a terminal, and nobody objects
+/// (<https://no-color.org>).
+fn wants_colour(to: &impl io::IsTerminal) -> bool {
+    to.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Text of a policy or path, safe to print on a terminal.
+fn printable(text: &str) -> String {
+    escape(text.as_bytes(), usize::MAX).text
 }
 
 /// Rows below headings, each column as wide as its widest cell.

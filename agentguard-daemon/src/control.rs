@@ -208,7 +208,7 @@ pub struct Totals {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CgroupOwner {
-    /// Path below the cgroup root.
+    /// Path below the cgroup root, escaped as in audit records, and whole.
     pub path: String,
     /// Its id.
     pub id: u64,
@@ -237,7 +237,7 @@ pub enum Why {
     AgentsSlice,
     /// It belongs to whom this cgroup above it belongs to.
     Inherited {
-        /// Its path.
+        /// Its path, escaped likewise.
         from: String,
     },
     /// Nothing above it belongs to anybody.

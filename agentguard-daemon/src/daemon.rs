@@ -5,6 +5,7 @@
 //! (`requests`). Nothing here polls: without events the process sleeps.
 #![forbid(unsafe_code)]
 
+mod batch;
 pub mod clock;
 mod enrolment;
 pub mod generation;
@@ -34,8 +35,8 @@ use tokio::{
 };
 
 use self::{
-    enrolment::Enrolment, generation::InForce, lock::Lock, notify::notify, paths::Paths,
-    readable::Readable, requests::Reload,
+    batch::Batches, enrolment::Enrolment, generation::InForce, lock::Lock, notify::notify,
+    paths::Paths, readable::Readable, requests::Reload,
 };
 use crate::{
     audit::{AuditRecord, Trail},
@@ -54,6 +55,7 @@ pub struct Daemon {
     hierarchy: Hierarchy,
     kernel: Kernel,
     audit_ring: Readable<AuditRing>,
+    batches: Batches,
     cgroup_ring: Readable<CgroupRing>,
     process_ring: Readable<ProcessRing>,
     executions: Executions,
@@ -84,7 +86,7 @@ struct Signals {
 }
 
 enum Event {
-    AuditReadable,
+    AuditWoken,
     CgroupsReadable,
     ProcessesReadable,
     Called(Call),
@@ -99,7 +101,8 @@ impl Daemon {
     pub async fn run(mut self) {
         loop {
             match self.next_event().await {
-                Event::AuditReadable => self.record_events(),
+                Event::AuditWoken if self.batches.woken(Instant::now()) => self.record_events(),
+                Event::AuditWoken => {}
                 Event::CgroupsReadable => self.follow_cgroups(),
                 Event::ProcessesReadable => self.follow_processes(),
                 Event::Called(call) => self.answer(call),
@@ -117,7 +120,7 @@ impl Daemon {
     async fn next_event(&mut self) -> Event {
         let timer = self.next_timer();
         tokio::select! {
-            () = self.audit_ring.ready() => Event::AuditReadable,
+            () = self.audit_ring.woken() => Event::AuditWoken,
             () = self.cgroup_ring.ready() => Event::CgroupsReadable,
             () = self.process_ring.ready() => Event::ProcessesReadable,
             Some(call) = self.calls.recv() => Event::Called(call),
@@ -135,14 +138,22 @@ impl Daemon {
         let fold = self.trail.next_deadline().map(|deadline| {
             now + Duration::from_nanos(deadline.saturating_sub(clock::boot_now_ns()))
         });
-        [fold, self.enrolment.due(now), self.review_due]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            fold,
+            self.batches.due(),
+            self.enrolment.due(now),
+            self.review_due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn do_what_is_due(&mut self) {
         let now = Instant::now();
+        if self.batches.due().is_some_and(|due| due <= now) {
+            self.record_events();
+        }
         self.trail.flush_due(clock::boot_now_ns(), &mut self.lines);
         if self.enrolment.due(now).is_some_and(|due| due <= now) {
             self.enrol();
@@ -162,7 +173,7 @@ impl Daemon {
     }
 
     fn stop(mut self) {
-        self.record_events();
+        self.record_all_events();
         self.trail.flush_all(&mut self.lines);
         self.report_losses();
         let time = Timestamp::now();

@@ -6,6 +6,7 @@ pub mod error;
 pub mod events;
 mod link;
 mod maps;
+pub mod memory;
 pub mod object;
 mod pins;
 mod place;

@@ -48,6 +48,24 @@ pub unsafe fn exchange(target: *mut u64, value: u64) -> u64 {
     former
 }
 
+/// Stores 0 in `*target` and returns what was there. What is 0 already is left alone: looking costs
+/// less than a barrier, and what somebody adds meanwhile is there for the next who takes.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn take(target: *mut u64) -> u64 {
+    // SAFETY: as for `add`.
+    unsafe {
+        if load(target) == 0 {
+            0
+        } else {
+            exchange(target, 0)
+        }
+    }
+}
+
 /// Stores `new` in `*target` if it holds `old`; returns what it held. A full barrier.
 ///
 /// # Safety

@@ -84,14 +84,14 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
     let flow = &raw mut tag.flow;
     // SAFETY: aligned u64s of a live map value.
     let totals = unsafe {
-        if atomic::exchange(&raw mut (*flow).open, 0) != 1 {
+        if atomic::take(&raw mut (*flow).open) != 1 {
             return;
         }
         Totals {
-            bytes_out: atomic::exchange(&raw mut (*flow).bytes_out, 0),
-            bytes_in: atomic::exchange(&raw mut (*flow).bytes_in, 0),
-            packets_out: atomic::exchange(&raw mut (*flow).packets_out, 0),
-            packets_in: atomic::exchange(&raw mut (*flow).packets_in, 0),
+            bytes_out: atomic::take(&raw mut (*flow).bytes_out),
+            bytes_in: atomic::take(&raw mut (*flow).bytes_in),
+            packets_out: atomic::take(&raw mut (*flow).packets_out),
+            packets_in: atomic::take(&raw mut (*flow).packets_in),
             duration_ns: now_ns.saturating_sub((*flow).opened_ns),
         }
     };

@@ -22,7 +22,13 @@ pub struct PortClasses([u16; 65_536]);
 #[btf_map]
 static GENERATION: Array<u64, 1> = Array::new();
 
-/// Address prefix → address class, by slot. The daemon puts a new map in the idle slot.
+/// Single address → address class, by slot: no prefix is longer, so what is found here decides. A walk
+/// down the trie costs more the more it holds, this does not. The daemon puts a new map in the idle
+/// slot.
+#[btf_map]
+static HOSTS: ArrayOfMaps<HashMap<[u8; 16], u32, 1>, 2> = ArrayOfMaps::new();
+
+/// Shorter prefix → address class, by slot. As above.
 #[btf_map]
 static ADDRESSES: ArrayOfMaps<LpmTrie<[u8; 16], u32, 1>, 2> = ArrayOfMaps::new();
 
@@ -92,6 +98,12 @@ impl Active {
 impl Tables for Active {
     #[inline(always)]
     fn address_class(&self, address: &Address) -> u32 {
+        let hosts = HOSTS.get(self.slot());
+        // SAFETY: the map is never written after it is put in its slot.
+        let class = hosts.and_then(|hosts| unsafe { hosts.get(address.0) });
+        if let Some(&class) = class {
+            return class;
+        }
         let Some(trie) = ADDRESSES.get(self.slot()) else {
             return 0;
         };

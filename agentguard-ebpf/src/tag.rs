@@ -196,6 +196,22 @@ impl Passed {
     }
 }
 
+/// [`ends`] of a flow that the socket opened itself. The local port of a TCP flow has no say in its
+/// verdict, and `connect()` comes before there is one.
+#[inline(always)]
+pub const fn ends_outbound(identity: AgentId, connection: &Connection) -> u64 {
+    let local_port = match connection.protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp | Protocol::Icmp | Protocol::Other => connection.local_port,
+    };
+    ends(
+        identity,
+        connection.protocol,
+        connection.remote_port,
+        local_port,
+    )
+}
+
 /// Identity, protocol and ports of a judgement in one word. Identities take 13 bits of their 24.
 #[inline(always)]
 pub const fn ends(identity: AgentId, protocol: Protocol, remote_port: u16, local_port: u16) -> u64 {

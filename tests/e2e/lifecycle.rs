@@ -1,99 +1,20 @@
 //! Policies come and go, flows and daemons end: what must hold meanwhile.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use agentguard_tests::{
-    agent::Probe,
-    audit,
-    cgroup::Cgroup,
-    daemon::Daemon,
-    judge::Judge,
-    network::{ALLOWED_ZONE, Family, Zone},
-    probe::{Origin, Route, Spec},
-    sandbox::Sandbox,
-};
+use agentguard_tests::{audit, daemon::Daemon, judge::Judge, network::Zone, world::PORT};
 
-const PORT: u16 = 8000;
+use crate::scene::{ENFORCED, Scene, policy};
 
-/// One identity that may reach the allowed zone, with more lines for it.
-fn policy(identity: &str) -> String {
-    let [v4, v6] = ALLOWED_ZONE;
-    format!(
-        "[roles.r]\n[[roles.r.egress]]\naddresses = [\"{v4}\", \"{v6}\"]\n\
-         [identities.bot]\nclass = \"agent\"\nowner = \"o@example.com\"\n\
-         purpose = \"test\"\nenvironment = \"test\"\nroles = [\"r\"]\n\
-         match = [{{ cgroup = \"/bot\" }}]\n{identity}\n"
-    )
-}
-
-/// The same identity with a role that allows nothing.
+/// The identity of [`policy`] with a role that allows nothing.
 fn revoked() -> String {
     policy("").replace("[[roles.r.egress]]", "[[roles.other.egress]]") + "[roles.other]\n"
 }
-
-fn spec(to: IpAddr, pause: bool) -> Spec {
-    Spec {
-        route: Route::Tcp,
-        to: SocketAddr::new(to, PORT),
-        decoy: SocketAddr::new(to, PORT),
-        marker: format!("agentguard-lifecycle-{to}."),
-        uid: 0,
-        origin: Origin::Own,
-        cgroup: Default::default(),
-        pause,
-    }
-}
-
-struct Scene {
-    sandbox: Sandbox,
-    cgroup: Cgroup,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let cgroup = sandbox.cgroup("bot");
-        Self { sandbox, cgroup }
-    }
-
-    fn target(&self, zone: Zone) -> IpAddr {
-        self.sandbox.network.fresh(Family::V4, zone)
-    }
-
-    fn judge(&self) -> Judge {
-        Judge::start(&self.sandbox.agent(&self.cgroup))
-    }
-
-    /// A TCP connection to the allowed zone that waits before it sends its marker.
-    fn connect(&self) -> (Probe, Spec) {
-        let spec = spec(self.target(Zone::Allowed), true);
-        let mut probe = self.sandbox.agent(&self.cgroup).start(&spec);
-        probe.wait_ready();
-        (probe, spec)
-    }
-
-    fn marker_arrived(&self, spec: &Spec) -> bool {
-        self.sandbox.sniffer.settle(&self.sandbox.network);
-        self.sandbox
-            .sniffer
-            .count(|packet| packet.carries(&spec.marker))
-            > 0
-    }
-
-    /// Whether the identity is refused the denied zone, and the allowed one.
-    fn refusals(&self, judge: &mut Judge) -> [bool; 2] {
-        let targets = [Zone::Denied, Zone::Allowed].map(|zone| self.target(zone));
-        let answers = judge.ask(targets.map(|to| SocketAddr::new(to, PORT)));
-        [answers[0], answers[1]]
-    }
-}
-
-const ENFORCED: [bool; 2] = [true, false];
 
 #[test]
 fn a_bad_policy_leaves_the_last_good_one_in_force() {
@@ -340,30 +261,5 @@ fn daemon_labels(daemon: &Daemon, path: &str, identity: &str) {
     panic!(
         "{path} never belonged to {identity}: {}",
         daemon.json(&["ps", "--json"])
-    );
-}
-
-#[test]
-fn the_doctor_names_every_way_that_stays_open() {
-    let scene = Scene::new();
-    let daemon = Daemon::start(&scene.sandbox, &policy(""));
-    let report = daemon.json(&["doctor", "--json"]);
-    let open: Vec<&str> = report["routes"]
-        .as_array()
-        .expect("routes are a list")
-        .iter()
-        .filter(|route| route["coverage"] == "open" && route["advice"].is_string())
-        .filter_map(|route| route["id"].as_str())
-        .collect();
-    assert_eq!(
-        open,
-        [
-            "af-packet",
-            "tun",
-            "vsock",
-            "unix-socket",
-            "passed-connected-descriptor",
-            "leave-cgroup-as-root"
-        ]
     );
 }

@@ -49,7 +49,7 @@ impl Agent<'_> {
         let spec = serde_json::to_string(spec).expect("a spec is plain data");
         let mut command = Command::new(probe_path());
         command.arg("route").arg(spec);
-        Probe::spawn(self.place(command))
+        Probe::from(self.spawn(command))
     }
 
     /// Starts any command there, with its stdin and stdout piped.
@@ -95,13 +95,9 @@ pub struct Probe {
     stdout: BufReader<ChildStdout>,
 }
 
-impl Probe {
-    fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+impl From<Child> for Probe {
+    /// Of a child whose stdin and stdout are piped.
+    fn from(mut child: Child) -> Self {
         let stdin = child.stdin.take().expect("stdin is piped");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         Self {
@@ -110,7 +106,9 @@ impl Probe {
             stdout,
         }
     }
+}
 
+impl Probe {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

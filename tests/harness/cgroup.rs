@@ -87,7 +87,7 @@ impl Cgroup {
     ///
     /// If it cannot be made.
     #[must_use]
-    pub fn child(&self, name: &str) -> Self {
+    pub fn child(&self, name: impl AsRef<Path>) -> Self {
         let path = self.path.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).expect("make the cgroups above");

@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output},
     thread,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox};
+use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox, user::User};
 
 /// How long the daemon may take to come up, and to end.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,6 +32,7 @@ const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
 /// ends with it, also when a test is killed.
 #[derive(Debug)]
 pub struct Daemon {
+    binary: PathBuf,
     files: PathBuf,
     mounts: OwnedFd,
     child: Option<Child>,
@@ -78,12 +79,28 @@ impl Daemon {
         );
         fs::write(files.join("agentguard.toml"), settings).expect("write the settings");
         let daemon = Self {
+            binary: binary("AGENTGUARD_BIN"),
             files,
             mounts: private_mounts(),
             child: None,
         };
         daemon.write_policy(policy);
         daemon
+    }
+
+    /// Takes the daemon as it is built for people, in place of the one for tests.
+    ///
+    /// # Panics
+    ///
+    /// If it was not built.
+    pub fn use_release(&mut self) {
+        self.binary = binary("AGENTGUARD_RELEASE_BIN");
+    }
+
+    /// The settings file.
+    #[must_use]
+    pub fn settings_file(&self) -> PathBuf {
+        self.files.join("agentguard.toml")
     }
 
     /// Starts it (again) and waits until it answers.
@@ -169,6 +186,20 @@ impl Daemon {
         kill(Pid::from_raw(pid), signal).expect("the daemon runs");
     }
 
+    /// Memory that it has, in KiB.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn resident_kib(&mut self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = fs::read_to_string(path).expect("the daemon runs");
+        text.lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
+            .and_then(|kib| kib.parse().ok())
+            .expect("a process has memory")
+    }
+
     /// Its process.
     ///
     /// # Panics
@@ -211,6 +242,43 @@ impl Daemon {
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("run agentguard")
+    }
+
+    /// Runs the command line as somebody else.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn cli_as(&self, user: User, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        // SAFETY: the closure makes system calls and allocates nothing.
+        unsafe { command.pre_exec(move || user.become_it()) };
+        command.output().expect("run agentguard")
+    }
+
+    /// Adds a group with these members to those that the daemon and its command line see.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be mounted.
+    pub fn set_group(&self, name: &str, gid: u32, members: &str) {
+        let file = self.files.join("group");
+        let others = fs::read_to_string("/etc/group").expect("the host has groups");
+        let is_mounted = file.exists();
+        fs::write(&file, format!("{others}{name}:x:{gid}:{members}\n")).expect("write the groups");
+        if !is_mounted {
+            self.among_mounts(|| {
+                mount(
+                    Some(&file),
+                    "/etc/group",
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
+                .expect("mount the groups");
+            });
+        }
     }
 
     /// What `status --json` says.
@@ -313,11 +381,11 @@ impl Daemon {
             .mounts
             .try_clone()
             .expect("copy the mounts' descriptor");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .arg("--config")
-            .arg(self.files.join("agentguard.toml"));
+            .arg(self.settings_file());
         // SAFETY: the closure makes system calls on a descriptor it owns, and allocates nothing.
         unsafe {
             command.pre_exec(move || {
@@ -349,20 +417,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The daemon under test.
-///
-/// # Panics
-///
-/// If nobody said which.
-#[must_use]
-pub fn binary() -> PathBuf {
-    let path = env::var_os("AGENTGUARD_BIN")
-        .map(PathBuf::from)
-        .expect("AGENTGUARD_BIN is not set: run `cargo xtask test`, which builds agentguard");
-    assert!(
-        Path::new(&path).exists(),
-        "AGENTGUARD_BIN={path:?} is not there"
-    );
+/// The daemon under test, which `variable` names.
+fn binary(variable: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `cargo xtask test`, which builds agentguard")
+    });
+    assert!(path.exists(), "{variable}={path:?} is not there");
     path
 }
 

@@ -12,6 +12,13 @@ use crate::agent::{Agent, probe_path};
 #[derive(Debug)]
 pub struct Judge(Child);
 
+impl From<Child> for Judge {
+    /// Of a probe that was told to judge.
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
 impl Judge {
     /// Starts it.
     ///
@@ -22,7 +29,7 @@ impl Judge {
     pub fn start(agent: &Agent<'_>) -> Self {
         let mut command = Command::new(probe_path());
         command.arg("judge");
-        Self(agent.spawn(command))
+        Self::from(agent.spawn(command))
     }
 
     /// Whether the kernel refuses a UDP `connect` to each of `targets`, for policy.

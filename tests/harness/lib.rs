@@ -11,4 +11,5 @@ pub mod requirements;
 pub mod sandbox;
 pub mod sniffer;
 pub mod socket;
+pub mod user;
 pub mod world;

@@ -42,6 +42,9 @@ impl Spec {
 /// The user `nobody`.
 pub const NOBODY: u32 = 65534;
 
+/// What a proxy behind a unix socket answers when it has connected.
+pub const PROXIED: u8 = b'y';
+
 /// The routes that a probe knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

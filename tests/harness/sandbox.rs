@@ -48,7 +48,7 @@ impl Sandbox {
 
     /// Makes a cgroup below the top.
     #[must_use]
-    pub fn cgroup(&self, name: &str) -> Cgroup {
+    pub fn cgroup(&self, name: impl AsRef<Path>) -> Cgroup {
         self.cgroups.top().child(name)
     }
 

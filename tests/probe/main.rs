@@ -4,11 +4,13 @@ mod failure;
 mod judge;
 mod origin;
 mod packet;
+mod proxy;
 mod routes;
 
 use std::{
     env,
     io::{self, BufRead, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -33,6 +35,10 @@ fn main() -> ExitCode {
         }
         ["judge"] => {
             judge::run().expect("the harness reads and writes whole batches");
+            ExitCode::SUCCESS
+        }
+        ["proxy", path] => {
+            proxy::run(Path::new(path)).expect("the harness sends one client");
             ExitCode::SUCCESS
         }
         _ => ExitCode::FAILURE,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::net::UnixStream,
@@ -65,7 +65,8 @@ pub(crate) fn run(spec: &Spec) -> Result<(), Failure> {
                 plain::send(spec, &socket)
             })
         }
-        Origin::PassedUnconnected | Origin::PassedConnected => pass(spec),
+        Origin::PassedUnconnected => pass(spec),
+        Origin::PassedConnected => pass_connected(spec),
         Origin::Born => be_born(spec),
         Origin::NewChild => {
             let child = spec.cgroup.join(format!("new-{}", std::process::id()));
@@ -88,33 +89,57 @@ pub(crate) fn run(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
-/// The parent makes the socket outside, the child uses it inside.
+/// The parent makes the socket outside, the child connects and uses it inside.
 fn pass(spec: &Spec) -> Result<(), Failure> {
     let (outside, inside) = UnixStream::pair().step("socketpair")?;
     let socket = plain::open(spec)?;
-    let connected = spec.origin == Origin::PassedConnected;
-    if connected {
-        plain::connect(spec, &socket)?;
-    }
-    let descriptors = [socket.as_raw_fd()];
-    sendmsg::<()>(
-        outside.as_raw_fd(),
-        &[IoSlice::new(b"s")],
-        &[ControlMessage::ScmRights(&descriptors)],
-        MsgFlags::empty(),
-        None,
-    )
-    .step("pass")?;
+    hand_over(&outside, &socket)?;
     in_child(|| {
         // The child's copy by `fork` must not be what it uses.
         enter(&spec.cgroup).step("enter")?;
         become_user(spec.uid).step("become")?;
         let socket = receive(&inside).step("receive")?;
-        if !connected {
-            plain::connect(spec, &socket)?;
-        }
+        plain::connect(spec, &socket)?;
         plain::send(spec, &socket)
     })
+}
+
+/// The child waits inside; the parent connects outside and only then passes the socket in, so that
+/// nothing but the descriptor moves.
+fn pass_connected(spec: &Spec) -> Result<(), Failure> {
+    let (outside, inside) = UnixStream::pair().step("socketpair")?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.step("fork")? {
+        ForkResult::Child => {
+            enter(&spec.cgroup).step("enter")?;
+            become_user(spec.uid).step("become")?;
+            pause(0);
+            (&inside).write_all(b"s").step("ask")?;
+            let socket = receive(&inside).step("receive")?;
+            plain::send(spec, &socket)
+        }
+        ForkResult::Parent { child } => {
+            (&outside).read_exact(&mut [0]).step("wait")?;
+            let socket = plain::open(spec)?;
+            plain::connect(spec, &socket)?;
+            hand_over(&outside, &socket)?;
+            let ended = waitpid(child, None);
+            std::process::exit(i32::from(ended.is_err()));
+        }
+    }
+}
+
+fn hand_over(to: &UnixStream, socket: &Socket) -> Result<(), Failure> {
+    let descriptors = [socket.as_raw_fd()];
+    sendmsg::<()>(
+        to.as_raw_fd(),
+        &[IoSlice::new(b"s")],
+        &[ControlMessage::ScmRights(&descriptors)],
+        MsgFlags::empty(),
+        None,
+    )
+    .step("pass")
+    .map(drop)
 }
 
 fn receive(from: &UnixStream) -> io::Result<Socket> {

@@ -11,7 +11,7 @@ use crate::{command, setup, toolchain::Compiler, workspace};
 pub(crate) struct Options {
     /// Optimise the daemon; the kernel programs always are.
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// Builds everything and returns the path of the `agentguard` binary.

@@ -5,33 +5,22 @@
 //! the host stays as it was.
 
 pub(crate) mod program;
-mod sandbox;
 mod table;
+mod world;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
+use std::{path::Path, process::Command, thread, time::Duration};
+
+use anyhow::{Result, bail};
+use nix::unistd::Uid;
+
+use self::{program::Program, table::Table};
+use crate::{
+    build, command,
+    daemon::{Daemon, Stage},
+    interrupt,
+    sandbox::{self, CgroupTree, Network},
+    setup, workspace,
 };
-
-use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::signal::{SigSet, Signal, kill},
-    unistd::{Pid, Uid},
-};
-
-use self::{
-    program::Program,
-    sandbox::{CgroupTree, Network},
-    table::Table,
-};
-use crate::{build, command, setup, workspace};
-
-/// Set once the user wants to stop.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// A small program and where it lives.
 struct Cast {
@@ -99,9 +88,9 @@ pub(crate) fn run() -> Result<()> {
     setup::namespace_tools()?;
     let agentguard = build::run(&build::Options::default())?;
     sandbox::enter_private_mounts()?;
-    watch_signals()?;
+    interrupt::watch()?;
     let played = play(&agentguard);
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    if interrupt::is_wanted() {
         println!("demo: interrupted, and cleaned up");
         return Ok(());
     }
@@ -111,9 +100,13 @@ pub(crate) fn run() -> Result<()> {
 fn play(agentguard: &Path) -> Result<()> {
     // Order matters: what is declared last is taken down first.
     let network = Network::new()?;
-    let cgroups = CgroupTree::new()?;
-    let stage = Stage::set(&cgroups)?;
-    sandbox::start_world(&network)?;
+    let cgroups = CgroupTree::new("demo")?;
+    let stage = Stage::set(
+        &workspace::target().join("demo"),
+        cgroups.top(),
+        &workspace::root().join("demo"),
+    )?;
+    world::start(&network)?;
 
     let mut programs = Vec::new();
     for cast in &CAST {
@@ -142,7 +135,7 @@ fn play(agentguard: &Path) -> Result<()> {
         table.print_story(cast.story);
         program.go()?;
         while !program.is_done()? {
-            check_interrupt()?;
+            interrupt::check()?;
             table.print_news()?;
             thread::sleep(Duration::from_millis(20));
         }
@@ -157,126 +150,5 @@ fn play(agentguard: &Path) -> Result<()> {
         "\nEvents (OCSF, one JSON object a line): {}",
         stage.events.display()
     );
-    Ok(())
-}
-
-/// Files of one demo.
-struct Stage {
-    config: PathBuf,
-    events: PathBuf,
-    directory: PathBuf,
-}
-
-impl Stage {
-    /// Writes settings that keep everything below one directory.
-    fn set(cgroups: &CgroupTree) -> Result<Self> {
-        let directory = workspace::target().join("demo");
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot clear {}", directory.display()));
-            }
-            _ => fs::create_dir_all(directory.join("bpf"))?,
-        }
-        let stage = Self {
-            config: directory.join("agentguard.toml"),
-            events: directory.join("events.jsonl"),
-            directory,
-        };
-        let settings = format!(
-            "cgroup-root = {cgroup_root:?}\n\
-             policy-dirs = [{policy:?}]\n\
-             bpffs = {bpffs:?}\n\
-             state-dir = {state:?}\n\
-             control-socket = {socket:?}\n\
-             [sinks.file]\n\
-             path = {events:?}\n",
-            cgroup_root = cgroups.top(),
-            policy = workspace::root().join("demo"),
-            bpffs = stage.directory.join("bpf"),
-            state = stage.directory.join("state"),
-            socket = stage.directory.join("control.sock"),
-            events = stage.events,
-        );
-        fs::write(&stage.config, settings).context("cannot write the settings")?;
-        Ok(stage)
-    }
-}
-
-/// The running daemon; dropping it ends it and its enforcement.
-struct Daemon<'a> {
-    child: std::cell::RefCell<Child>,
-    agentguard: &'a Path,
-    stage: &'a Stage,
-}
-
-impl<'a> Daemon<'a> {
-    fn start(agentguard: &'a Path, stage: &'a Stage) -> Result<Self> {
-        let log = stage.directory.join("daemon.log");
-        let file = fs::File::create(&log)?;
-        let child = program::dependent(agentguard)?
-            .args(["daemon", "--config"])
-            .arg(&stage.config)
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .context("cannot start the daemon")?;
-        Ok(Self {
-            child: child.into(),
-            agentguard,
-            stage,
-        })
-    }
-
-    /// An error if it has ended or the user wants to.
-    fn check(&self) -> Result<()> {
-        check_interrupt()?;
-        if let Some(status) = self.child.borrow_mut().try_wait()? {
-            let log = fs::read_to_string(self.stage.directory.join("daemon.log"))?;
-            bail!("the daemon ended ({status}):\n{log}");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        let child = self.child.get_mut();
-        let pid = Pid::from_raw(child.id().cast_signed());
-        let deadline = Instant::now() + Duration::from_secs(5);
-        if kill(pid, Signal::SIGTERM).is_ok() {
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-        // Either fails only if the daemon is gone already, which is what is wanted.
-        drop(child.kill());
-        drop(child.wait());
-        let mut detach = Command::new(self.agentguard);
-        detach.args(["detach", "--config"]).arg(&self.stage.config);
-        if let Err(error) = command::output(&mut detach) {
-            eprintln!("demo: {error:#}");
-        }
-    }
-}
-
-/// Notes SIGINT and SIGTERM instead of dying of them, so that everything is taken down in order.
-fn watch_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    // Threads to come inherit the mask.
-    signals.thread_block().context("cannot block signals")?;
-    thread::spawn(move || {
-        if signals.wait().is_ok() {
-            INTERRUPTED.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
-}
-
-fn check_interrupt() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
     Ok(())
 }

@@ -6,10 +6,14 @@
     reason = "a build tool talks to its terminal"
 )]
 
+mod bench;
 mod build;
 mod ci;
 mod command;
+mod daemon;
 mod demo;
+mod interrupt;
+mod sandbox;
 mod setup;
 mod test;
 #[cfg(test)]
@@ -35,6 +39,11 @@ enum Task {
     },
     /// Show agentguard at work on this host. Needs root; leaves nothing behind but its events.
     Demo,
+    /// Measure what agentguard costs against nothing, no-op hooks and nftables. Needs root.
+    Bench(bench::Options),
+    /// The one that is measured.
+    #[command(hide = true)]
+    BenchWorker(bench::worker::Role),
     /// A program of the demo.
     #[command(hide = true)]
     Play(demo::program::Role),
@@ -48,6 +57,8 @@ fn main() -> anyhow::Result<()> {
         Task::Build(options) => build::run(&options).map(drop),
         Task::Test { filter } => test::run(&filter),
         Task::Demo => demo::run(),
+        Task::Bench(options) => bench::run(&options),
+        Task::BenchWorker(role) => bench::worker::work(&role),
         Task::Play(role) => demo::program::play(&role),
         Task::Ci => ci::run(),
     }

@@ -56,7 +56,16 @@ pub(crate) fn kernel_toolchain() -> Result<Compiler> {
 
 /// Installs what sets up the network namespaces of demo and tests.
 pub(crate) fn namespace_tools() -> Result<()> {
-    install_programs(&[("ip", "iproute2", "sets up the networks of demo and tests")])
+    install_programs(&[(
+        "ip",
+        "iproute2",
+        "sets up the networks of demo, bench and tests",
+    )])
+}
+
+/// Installs what the bench compares with.
+pub(crate) fn packet_filter() -> Result<()> {
+    install_programs(&[("nft", "nftables", "what the bench compares agentguard with")])
 }
 
 /// Installs what `python3 -m venv` needs.

@@ -203,6 +203,7 @@ fn unsafe_code_stays_in_its_places() {
                 "agentguard-ebpf",
                 "tests/harness",
                 "tests/probe",
+                "xtask/src/bench/system",
                 TIDY,
             ])
         },

@@ -10,6 +10,7 @@ pub(super) fn run(place: &Place) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("AGENTGUARD_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(super::wants_colour(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,13 +2,12 @@
 
 use super::{Failure, Output, Place, print_json, print_table, unexpected};
 use crate::{
-    audit::escape::escape,
     control::{Request, Response, Why},
     policy::compiled::{Class, Location},
 };
 
-/// Bytes of a cgroup path that are shown.
-const PATH_BYTES: usize = 256;
+/// Characters of a cgroup path that are shown: it may have thousands, and widens the column.
+const PATH_WIDTH: usize = 256;
 
 pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
     let cgroups = match place.ask_once(&Request::Ps {})? {
@@ -25,13 +24,21 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
                 cgroup.identity.clone(),
                 name_of(cgroup.class),
                 cgroup.pids.len().to_string(),
-                escape(cgroup.path.as_bytes(), PATH_BYTES).text,
+                shorten(&cgroup.path),
                 reason(&cgroup.why),
             ]
         })
         .collect();
     print_table(["IDENTITY", "CLASS", "PROCESSES", "CGROUP", "WHY"], &rows);
     Ok(())
+}
+
+/// `path`, which is escaped already, or what of it is shown.
+fn shorten(path: &str) -> String {
+    match path.char_indices().nth(PATH_WIDTH) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 fn reason(why: &Why) -> String {
@@ -43,9 +50,7 @@ fn reason(why: &Why) -> String {
             format!("{selector} at {}:{line}", file.display())
         }
         Why::AgentsSlice => "the slice of the agents".into(),
-        Why::Inherited { from } => {
-            format!("as {}", escape(from.as_bytes(), PATH_BYTES).text)
-        }
+        Why::Inherited { from } => format!("as {}", shorten(from)),
         Why::Default => "no selector matches".into(),
     }
 }

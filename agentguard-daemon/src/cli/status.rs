@@ -1,6 +1,6 @@
 //! `agentguard status`: how the daemon is, and what each identity did.
 
-use super::{Failure, Output, Place, print_json, print_table, unexpected};
+use super::{Failure, Output, Place, print_json, print_table, printable, unexpected};
 use crate::control::{Request, Response, Status, Totals};
 
 pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
@@ -26,7 +26,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
                 would_deny,
                 out,
                 r#in,
-                { identity.owner.clone().unwrap_or_default() },
+                printable(identity.owner.as_deref().unwrap_or_default()),
             ]
         })
         .collect();
@@ -81,11 +81,11 @@ fn print_head(status: &Status) {
         status.pid,
         status.uptime_seconds,
         status.generation,
-        status.cgroup_root.display(),
+        printable(&status.cgroup_root.to_string_lossy()),
         status.programs.len()
     );
     for file in &status.policy_files {
-        say!("policy: {}", file.display());
+        say!("policy: {}", printable(&file.to_string_lossy()));
     }
     for sink in &status.sinks {
         let sink = serde_json::to_string(sink).unwrap_or_default();

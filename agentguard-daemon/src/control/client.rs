@@ -43,7 +43,11 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answers, ClientError> {
     })?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    match stream.write_all(&line) {
+        // A daemon that refuses this client closes without listening; why is there to be read.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
     Ok(Answers(BufReader::new(stream)))
 }
 

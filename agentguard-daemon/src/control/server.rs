@@ -20,7 +20,8 @@ use tokio::{
 
 use super::{ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName, access};
 
-/// Clients that are served at a time.
+/// Clients that are served at a time: of root, and as many of everybody else, who cannot keep root
+/// out by staying.
 const MAX_CLIENTS: usize = 64;
 
 /// How long a client may take to say what it wants, or to accept a part of the answer.
@@ -137,14 +138,22 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 
 /// Accepts clients until the daemon ends.
 pub async fn serve(listener: UnixListener, daemon: Daemon) {
-    let seats = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let [of_root, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(MAX_CLIENTS)));
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             // Out of descriptors: others need the time to give some back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+        let Ok(peer) = stream.peer_cred() else {
+            continue;
+        };
+        let seats = if peer.uid() == 0 {
+            &of_root
+        } else {
+            &of_others
+        };
+        let Ok(seat) = Arc::clone(seats).try_acquire_owned() else {
             let refusal = error(ErrorKind::Unavailable, "too many clients");
             // One attempt, which fits into the buffer of a new socket or is lost.
             drop(stream.try_write(&encode(&refusal)));

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
     identity::{cgroups, execution::Matcher, registry::RegistryError, select::select},
-    kernel::{CgroupLabel, Generation, IdentityEntry, KernelError, SetEntry},
+    kernel::{CgroupLabel, Generation, IdentityEntry, KernelError, SetEntry, memory},
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
@@ -134,7 +134,7 @@ impl Daemon {
                     .and_then(|selected| ids.get(selected.index))
                     .map(|&id| (cgroup.id, label_of(id))),
             );
-            paths.insert(cgroup.id, cgroup.path.as_str().into());
+            paths.insert(cgroup.id, cgroup.path.as_slice().into());
         })?;
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.
@@ -182,6 +182,7 @@ impl Daemon {
             .into(),
         );
         self.relabel_processes();
+        memory::give_back();
         self.enrolment.want();
         Ok(number)
     }

@@ -8,9 +8,12 @@ use agentguard_common::{
 };
 
 use super::{Daemon, generation::label_of};
-use crate::identity::{
-    cgroups::{self, Located},
-    select::select,
+use crate::{
+    audit::escape::escape,
+    identity::{
+        cgroups::{self, Located},
+        select::select,
+    },
 };
 
 /// Records that fill the ring, less one for rounding. Whoever takes fewer from it before it is empty
@@ -49,9 +52,9 @@ impl Daemon {
             if let Some(&identity) = selected.and_then(|found| policy.ids.get(found.index))
                 && let Err(error) = kernel.label(cgroup.id, &label_of(identity))
             {
-                tracing::error!(%error, path = cgroup.path, "a cgroup got no label");
+                tracing::error!(%error, path = printable(&cgroup.path), "a cgroup got no label");
             }
-            paths.insert(cgroup.id, cgroup.path.as_str().into());
+            paths.insert(cgroup.id, cgroup.path.as_slice().into());
         });
         match walked {
             Ok(()) => self.paths.replace(paths),
@@ -78,7 +81,7 @@ impl Daemon {
         }
     }
 
-    fn label_new(&mut self, id: u64, path: &str) {
+    fn label_new(&mut self, id: u64, path: &[u8]) {
         self.paths.insert(id, path);
         let Some(policy) = &self.in_force else {
             return;
@@ -90,7 +93,7 @@ impl Daemon {
         };
         if let Err(error) = self.kernel.label(id, &label_of(identity)) {
             // It is judged as what is above it, which for an agent is no more than it may.
-            tracing::error!(%error, path, "a new cgroup got no label");
+            tracing::error!(%error, path = printable(path), "a new cgroup got no label");
         }
         // Its tasks may have been faster than this.
         if cgroups::is_populated(&self.cgroup_root, path) {
@@ -99,7 +102,7 @@ impl Daemon {
     }
 
     /// Path below the cgroup root of the cgroup that `event` is about, if it is below it.
-    fn path_below_root(&self, event: &CgroupEvent) -> Option<String> {
+    fn path_below_root(&self, event: &CgroupEvent) -> Option<Vec<u8>> {
         let length = (event.path_len as usize).min(CGROUP_PATH_BYTES);
         let reported = event.path.get(..length).unwrap_or_default();
         let reported = reported.strip_suffix(&[0]).unwrap_or(reported);
@@ -109,7 +112,7 @@ impl Daemon {
             self.hierarchy.locate(reported)
         };
         match located {
-            Located::Inside(path) => Some(String::from_utf8_lossy(path).into_owned()),
+            Located::Inside(path) => Some(path.to_vec()),
             Located::Outside => None,
             Located::Unclear => cgroups::find(&self.cgroup_root, event.cgroup_id)
                 .inspect_err(|error| tracing::error!(%error, "the cgroups cannot be read"))
@@ -117,4 +120,8 @@ impl Daemon {
                 .flatten(),
         }
     }
+}
+
+fn printable(path: &[u8]) -> String {
+    escape(path, usize::MAX).text
 }

@@ -10,18 +10,18 @@ const REMEMBERED: usize = 1_024;
 /// The cgroups that are, and those that were lately.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    live: HashMap<u64, Box<str>>,
-    gone: VecDeque<(u64, Box<str>)>,
+    live: HashMap<u64, Box<[u8]>>,
+    gone: VecDeque<(u64, Box<[u8]>)>,
 }
 
 impl Paths {
     /// Takes a new tree in place of the old one.
-    pub(super) fn replace(&mut self, live: HashMap<u64, Box<str>>) {
+    pub(super) fn replace(&mut self, live: HashMap<u64, Box<[u8]>>) {
         self.live = live;
     }
 
     /// Adds a cgroup, unless there are more than can be labelled.
-    pub(super) fn insert(&mut self, id: u64, path: &str) {
+    pub(super) fn insert(&mut self, id: u64, path: &[u8]) {
         if self.live.len() < MAX_CGROUPS as usize {
             self.live.insert(id, path.into());
         }
@@ -39,7 +39,7 @@ impl Paths {
 
     /// Path of a cgroup.
     #[must_use]
-    pub(super) fn path(&self, id: u64) -> Option<&str> {
+    pub(super) fn path(&self, id: u64) -> Option<&[u8]> {
         let gone = || self.gone.iter().rev().find(|(gone, _)| *gone == id);
         self.live
             .get(&id)
@@ -55,14 +55,14 @@ mod tests {
     #[test]
     fn a_removed_cgroup_is_remembered_for_a_while() {
         let mut paths = Paths::default();
-        paths.insert(1, "/a");
+        paths.insert(1, b"/a");
         paths.remove(1);
-        assert_eq!(paths.path(1), Some("/a"));
+        assert_eq!(paths.path(1), Some(&b"/a"[..]));
         for id in 2..2 + REMEMBERED as u64 {
-            paths.insert(id, "/b");
+            paths.insert(id, b"/b");
             paths.remove(id);
         }
         assert_eq!(paths.path(1), None);
-        assert_eq!(paths.path(2), Some("/b"));
+        assert_eq!(paths.path(2), Some(&b"/b"[..]));
     }
 }

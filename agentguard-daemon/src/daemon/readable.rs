@@ -55,9 +55,18 @@ impl<R: AsFd> Readable<R> {
 }
 
 impl Readable<AuditRing> {
+    /// Waits until the kernel says that something came, once for each time it does.
+    pub(super) async fn woken(&self) {
+        match self.0.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            // As in `ready`.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// The next event, if there is one.
     pub(super) fn next(&mut self) -> Option<Result<AuditEvent, KernelError>> {
-        self.take(AuditRing::next_event)
+        self.0.get_mut().0.next_event()
     }
 }
 

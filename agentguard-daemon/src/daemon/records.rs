@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentguard_common::{audit::AuditEvent, identity::AgentId};
+use agentguard_common::{audit::AuditEvent, capacity::AUDIT_RING_BYTES, identity::AgentId};
 use jiff::Timestamp;
 
 use super::{
@@ -18,12 +18,31 @@ use crate::audit::{Process, Untrusted};
 /// Events taken before others get their turn.
 const BATCH: usize = 512;
 
+/// About as many as the ring holds.
+const RING_EVENTS: usize = AUDIT_RING_BYTES as usize / size_of::<AuditEvent>();
+
 /// How long after events came losses are looked for, and how long until a sink is tried again.
 const REVIEW_PAUSE: Duration = Duration::from_secs(1);
 
 impl Daemon {
-    /// Takes in a batch of events. If there are more, the ring stays readable.
+    /// Takes in a batch of events. If there are more, the next is due at once.
     pub(super) fn record_events(&mut self) {
+        let to_the_end = self.record_batch();
+        self.batches.read(Instant::now(), to_the_end);
+        self.want_review();
+    }
+
+    /// Takes in what is in the ring now: the last thing that a daemon does.
+    pub(super) fn record_all_events(&mut self) {
+        for _ in 0..=RING_EVENTS / BATCH {
+            if self.record_batch() {
+                break;
+            }
+        }
+    }
+
+    /// Whether the ring was read to its end.
+    fn record_batch(&mut self) -> bool {
         let clock = boot_clock();
         let mut executables: HashMap<u32, Option<Untrusted>> = HashMap::new();
         for _ in 0..BATCH {
@@ -34,14 +53,14 @@ impl Daemon {
                     self.trail.count_undecodable();
                     continue;
                 }
-                None => break,
+                None => return true,
             };
             let process = self.process_of(&event, &mut executables);
             let now_ns = boot_now_ns();
             self.trail
                 .receive(event, process, clock, now_ns, &mut self.lines);
         }
-        self.want_review();
+        false
     }
 
     /// A batch takes milliseconds: within one a process is looked at once.
@@ -56,7 +75,7 @@ impl Daemon {
         let cgroup = self.paths.path(event.cgroup_id);
         Process {
             exe: exe.clone(),
-            cgroup: cgroup.map(|path| Untrusted::new(path.as_bytes())),
+            cgroup: cgroup.map(Untrusted::new),
         }
     }
 

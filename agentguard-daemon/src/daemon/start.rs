@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     Daemon, Signals,
+    batch::Batches,
     enrolment::Enrolment,
     generation::{self, SwapError},
     host, lock,
@@ -132,6 +133,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         cgroup_root,
         hierarchy,
         audit_ring: Readable::new(audit).map_err(failed("audit ring"))?,
+        batches: Batches::default(),
         cgroup_ring: Readable::new(cgroups).map_err(failed("cgroup ring"))?,
         process_ring: Readable::new(processes).map_err(failed("process ring"))?,
         executions: Executions::default(),

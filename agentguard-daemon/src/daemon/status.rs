@@ -6,6 +6,7 @@ use agentguard_common::{audit::Counters, identity::AgentId};
 
 use super::{Daemon, generation::InForce};
 use crate::{
+    audit::escape::escape,
     control::{CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals, Why},
     identity::{
         cgroups,
@@ -125,7 +126,8 @@ pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
             .rev()
             .find_map(|(path, index)| index.map(|index| (path.clone(), index)));
         let is_selected = selected.is_some();
-        above.push((cgroup.path.clone(), selected.map(|selected| selected.index)));
+        let path = escape(&cgroup.path, usize::MAX).text;
+        above.push((path.clone(), selected.map(|selected| selected.index)));
         if pids.is_empty() && !is_selected {
             return;
         }
@@ -136,7 +138,7 @@ pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
         };
         if let Some(identity) = policy.compiled.identities.get(index) {
             cgroups.push(CgroupOwner {
-                path: cgroup.path.clone(),
+                path,
                 id: cgroup.id,
                 identity: identity.name.clone(),
                 class: identity.class,

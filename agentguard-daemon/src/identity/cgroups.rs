@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, Read as _},
     os::{
@@ -23,9 +24,9 @@ use nix::{
 pub struct Cgroup {
     /// Its id in the kernel: the inode number of its directory.
     pub id: u64,
-    /// Its path below the cgroup root, with a leading slash; the root itself is `/`. Bytes that are
-    /// not UTF-8 are replaced.
-    pub path: String,
+    /// Its path below the cgroup root, with a leading slash; the root itself is `/`. Whoever made it
+    /// chose the bytes: any but NUL and newline.
+    pub path: Vec<u8>,
     /// How far below the cgroup root it is.
     pub depth: usize,
 }
@@ -43,7 +44,7 @@ pub fn walk(root: &Path, visit: &mut impl FnMut(&Cgroup, &OwnedFd)) -> io::Resul
     let directory: OwnedFd = fs::File::open(root)?.into();
     let cgroup = Cgroup {
         id: fs::File::from(directory.try_clone()?).metadata()?.ino(),
-        path: "/".to_owned(),
+        path: b"/".to_vec(),
         depth: 0,
     };
     descend(directory, &cgroup, visit);
@@ -73,10 +74,10 @@ fn descend(directory: OwnedFd, cgroup: &Cgroup, visit: &mut impl FnMut(&Cgroup, 
         let Ok(status) = fstat(&child) else {
             continue;
         };
-        let parent = cgroup.path.trim_end_matches('/');
+        let parent = cgroup.path.strip_suffix(b"/").unwrap_or(&cgroup.path);
         let cgroup = Cgroup {
             id: status.st_ino,
-            path: format!("{parent}/{}", name.to_string_lossy()),
+            path: [parent, b"/", name.to_bytes()].concat(),
             depth: cgroup.depth + 1,
         };
         descend(child, &cgroup, visit);
@@ -88,7 +89,7 @@ fn descend(directory: OwnedFd, cgroup: &Cgroup, visit: &mut impl FnMut(&Cgroup, 
 /// # Errors
 ///
 /// If `root` cannot be opened.
-pub fn find(root: &Path, id: u64) -> io::Result<Option<String>> {
+pub fn find(root: &Path, id: u64) -> io::Result<Option<Vec<u8>>> {
     let mut found = None;
     walk(root, &mut |cgroup, _| {
         if cgroup.id == id {
@@ -112,13 +113,16 @@ pub fn processes(directory: &OwnedFd) -> Vec<u32> {
     }
 }
 
-/// Whether the cgroup at `path` below `root`, or one below it, has processes.
+/// Whether the cgroup at `path` below `root`, or one below it, has processes; also where that cannot
+/// be told of a cgroup that is there.
 #[must_use]
-pub fn is_populated(root: &Path, path: &str) -> bool {
-    let file = root
-        .join(path.trim_start_matches('/'))
-        .join("cgroup.events");
-    fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+pub fn is_populated(root: &Path, path: &[u8]) -> bool {
+    let below = path.strip_prefix(b"/").unwrap_or(path);
+    let file = root.join(OsStr::from_bytes(below)).join("cgroup.events");
+    match fs::read_to_string(file) {
+        Ok(text) => text.lines().any(|line| line == "populated 1"),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Where the cgroup root stands in its hierarchy, to translate the paths that the kernel reports.

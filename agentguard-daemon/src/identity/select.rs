@@ -1,6 +1,8 @@
 //! Which identity a cgroup belongs to, by its path.
 #![forbid(unsafe_code)]
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
 use crate::policy::compiled::{Compiled, CompiledIdentity, Selector, UNKNOWN_AGENT};
 
 /// Why a cgroup belongs to an identity.
@@ -27,7 +29,7 @@ pub struct Selected<'a> {
 /// `path` is relative to the cgroup root, with a leading slash. Of several identities that match,
 /// the one with the most literal characters in its globs is meant; of equals, the first by name.
 #[must_use]
-pub fn select<'a>(compiled: &'a Compiled, path: &str) -> Option<Selected<'a>> {
+pub fn select<'a>(compiled: &'a Compiled, path: &[u8]) -> Option<Selected<'a>> {
     let unit = system_unit(path);
     let mut best: Option<(usize, Selected<'a>)> = None;
     for (index, identity) in compiled.identities.iter().enumerate() {
@@ -41,7 +43,7 @@ pub fn select<'a>(compiled: &'a Compiled, path: &str) -> Option<Selected<'a>> {
         }
     }
     best.map(|(_, selected)| selected).or_else(|| {
-        (path == slice_path(&compiled.agents_slice)).then_some(Selected {
+        (path == slice_path(&compiled.agents_slice).as_bytes()).then_some(Selected {
             index: UNKNOWN_AGENT,
             ground: Ground::AgentsSlice,
         })
@@ -50,18 +52,18 @@ pub fn select<'a>(compiled: &'a Compiled, path: &str) -> Option<Selected<'a>> {
 
 fn matching<'a>(
     identity: &'a CompiledIdentity,
-    path: &str,
-    unit: Option<&str>,
+    path: &[u8],
+    unit: Option<&[u8]>,
 ) -> impl Iterator<Item = &'a Selector> {
     identity.selectors.iter().filter(move |selector| {
         let by_unit = selector
             .systemd_unit
             .as_ref()
-            .is_none_or(|glob| unit.is_some_and(|unit| glob.is_match(unit)));
+            .is_none_or(|glob| unit.is_some_and(|unit| glob.is_match(OsStr::from_bytes(unit))));
         let by_path = selector
             .cgroup
             .as_ref()
-            .is_none_or(|glob| glob.is_match(path));
+            .is_none_or(|glob| glob.is_match(OsStr::from_bytes(path)));
         let says_something = selector.systemd_unit.is_some() || selector.cgroup.is_some();
         says_something && by_unit && by_path
     })
@@ -74,17 +76,17 @@ const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".m
 /// Only slices may stand above it. Who was given a subtree, as the user managers and containers
 /// are below their service or scope, can make cgroups of any name in it: those are no units of the
 /// system, and must not take the identity of one.
-fn system_unit(path: &str) -> Option<&str> {
-    let (above, name) = path.rsplit_once('/')?;
-    let in_slices = above
-        .split('/')
+fn system_unit(path: &[u8]) -> Option<&[u8]> {
+    let mut components = path.split(|&byte| byte == b'/');
+    let name = components.next_back()?;
+    let in_slices = components
         .filter(|component| !component.is_empty())
-        .all(|component| component.ends_with(".slice"));
+        .all(|component| component.ends_with(b".slice"));
     // systemd puts an underscore before names that the kernel could take for its own files.
-    let name = name.strip_prefix('_').unwrap_or(name);
+    let name = name.strip_prefix(b"_").unwrap_or(name);
     let is_unit = UNIT_SUFFIXES
         .iter()
-        .any(|suffix| name.len() > suffix.len() && name.ends_with(suffix));
+        .any(|suffix| name.len() > suffix.len() && name.ends_with(suffix.as_bytes()));
     (in_slices && is_unit).then_some(name)
 }
 

@@ -20,11 +20,12 @@ use aya::{
 use super::{
     CgroupLabel, Generation, IdentityEntry, KernelError, events, selection::SelectionMaps,
 };
-use crate::policy::compiled::Compiled;
+use crate::policy::compiled::{AddressClass, Compiled};
 
 /// Flag of an LPM trie, which the kernel wants always (`include/uapi/linux/bpf.h`).
 const BPF_F_NO_PREALLOC: u32 = 1;
 
+type Hosts = HashMap<MapData, [u8; 16], u32>;
 type Addresses = LpmTrie<MapData, [u8; 16], u32>;
 type Rules = HashMap<MapData, RuleKey, u64>;
 type PortTable = [u16; 65_536];
@@ -32,6 +33,7 @@ type PortTable = [u16; 65_536];
 /// The maps that the daemon reads and writes.
 pub(super) struct Maps {
     generation: Array<MapData, u64>,
+    hosts: ArrayOfMaps<MapData, Hosts>,
     addresses: ArrayOfMaps<MapData, Addresses>,
     ports: Array<MapData, PortTable>,
     rules: ArrayOfMaps<MapData, Rules>,
@@ -45,8 +47,9 @@ pub(super) struct Maps {
 }
 
 /// Names of the maps that are pinned: their contents outlive the daemon.
-pub(super) const PINNED: [&str; 19] = [
+pub(super) const PINNED: [&str; 20] = [
     "GENERATION",
+    "HOSTS",
     "ADDRESSES",
     "PORTS",
     "RULES",
@@ -83,6 +86,7 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, Rings), KernelError> {
         let mut maps = Self {
             generation: take(ebpf, "GENERATION")?,
+            hosts: take(ebpf, "HOSTS")?,
             addresses: take(ebpf, "ADDRESSES")?,
             ports: take(ebpf, "PORTS")?,
             rules: take(ebpf, "RULES")?,
@@ -122,13 +126,14 @@ impl Maps {
     /// If a map cannot be made or written. The generation in force is then untouched.
     pub(super) fn swap(&mut self, number: u64, next: &Generation<'_>) -> Result<(), KernelError> {
         let slot = slot_of(number);
-        let addresses = addresses_of(next.compiled)?;
+        let (hosts, addresses) = addresses_of(next.compiled)?;
         let rules = rules_of(next.compiled)?;
         self.write_ports(slot, next.compiled)?;
         self.selection.write(slot, next)?;
         self.selection.write_files(slot, &next.files)?;
         self.write_identities(slot, &next.identities)?;
         self.write_labels(slot, &next.labels)?;
+        self.hosts.set(slot, &hosts, 0).map_err(of("HOSTS"))?;
         self.addresses
             .set(slot, &addresses, 0)
             .map_err(of("ADDRESSES"))?;
@@ -316,15 +321,24 @@ pub(super) fn slot_of(generation: u64) -> u32 {
     u32::from(generation & 1 == 1)
 }
 
-/// A trie of just the size that `compiled` needs.
-fn addresses_of(compiled: &Compiled) -> Result<Addresses, KernelError> {
-    let mut trie = Addresses::create(size(compiled.addresses.len())?, BPF_F_NO_PREALLOC)
+/// A hash of single addresses and a trie of shorter prefixes, of just the sizes that `compiled` needs.
+fn addresses_of(compiled: &Compiled) -> Result<(Hosts, Addresses), KernelError> {
+    let single = |entry: &&AddressClass| entry.length == 128;
+    let count = compiled.addresses.iter().filter(single).count();
+    let mut hosts = Hosts::create(size(count)?, 0).map_err(of("HOSTS"))?;
+    let mut trie = Addresses::create(size(compiled.addresses.len() - count)?, BPF_F_NO_PREALLOC)
         .map_err(of("ADDRESSES"))?;
     for entry in &compiled.addresses {
-        let key = lpm_trie::Key::new(entry.length.into(), entry.address.0);
-        trie.insert(&key, entry.class, 0).map_err(of("ADDRESSES"))?;
+        if single(&entry) {
+            hosts
+                .insert(entry.address.0, entry.class, 0)
+                .map_err(of("HOSTS"))?;
+        } else {
+            let key = lpm_trie::Key::new(entry.length.into(), entry.address.0);
+            trie.insert(&key, entry.class, 0).map_err(of("ADDRESSES"))?;
+        }
     }
-    Ok(trie)
+    Ok((hosts, trie))
 }
 
 /// A hash of just the size that `compiled` needs.

@@ -9,6 +9,7 @@ use agentguard_common::{
     audit::Hook,
     connection::{Address, Connection, Direction, Protocol},
     identity::FLAG_RESTRICTED,
+    verdict::Verdict,
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
@@ -90,12 +91,7 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
         },
     };
     let now_ns = clock::now_ns();
-    let ends = tag::ends(
-        caller,
-        connection.protocol,
-        connection.remote_port,
-        local_port,
-    );
+    let ends = tag::ends_outbound(caller, &connection);
     let passed_before = caller == tag.identity
         && now_ns < active.record(caller).expires_ns
         && tag.passed[0].holds(active.generation, &connection.remote, ends)
@@ -107,6 +103,13 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
     tag.note_task(&found);
     tag.claim(active, caller);
     tag.origin = Origin::Outbound;
+    // The packets of the flow would be judged in just the same way. Datagrams need not follow.
+    if matches!(connection.protocol, Protocol::Tcp)
+        && judgement.decision.verdict == Verdict::Allow
+        && tag.identity == caller
+    {
+        tag.passed[0].remember(active.generation, &connection.remote, ends);
+    }
     flow::open(context, active, &judgement, tag, &connection, hook, now_ns);
     if judgement.passes() { PASS } else { REFUSE }
 }

@@ -117,13 +117,6 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         };
         return packet.refuse_or_pass(active, tag, &judgement, &connection, clock::now_ns());
     }
-    let ends = tag::ends(tag.identity, headers.protocol, remote_port, local_port);
-    // The clock is read only where it can matter.
-    let has_time = record.expires_ns == NEVER || clock::now_ns() < record.expires_ns;
-    if has_time && tag.passed[way as usize].holds(active.generation, &remote, ends) {
-        packet.count(tag);
-        return PASS;
-    }
     let connection = Connection {
         direction: packet.opened_in(tag),
         protocol: headers.protocol,
@@ -131,12 +124,23 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         remote_port,
         local_port,
     };
-    let now_ns = clock::now_ns();
     // The answers to an allowed connection come in with it; what it may send is judged on the way out.
     if tcp && way == Way::In && connection.direction == Direction::Egress {
         packet.count(tag);
         return PASS;
     }
+    let ends = if tag.origin == Origin::Outbound && connection.direction == Direction::Egress {
+        tag::ends_outbound(tag.identity, &connection)
+    } else {
+        tag::ends(tag.identity, headers.protocol, remote_port, local_port)
+    };
+    // The clock is read only where it can matter.
+    let has_time = record.expires_ns == NEVER || clock::now_ns() < record.expires_ns;
+    if has_time && tag.passed[way as usize].holds(active.generation, &remote, ends) {
+        packet.count(tag);
+        return PASS;
+    }
+    let now_ns = clock::now_ns();
     let mut judgement = Judgement::of(active, tag.identity, &connection, now_ns);
     if judgement.decision.verdict != Verdict::Allow
         && judgement.decision.reason == Reason::NoRule

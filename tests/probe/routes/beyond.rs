@@ -8,7 +8,11 @@ use std::{
     process::Command,
 };
 
-use agentguard_tests::{network::CLIENT_LINK, probe::Spec, socket::check};
+use agentguard_tests::{
+    network::CLIENT_LINK,
+    probe::{PROXIED, Spec},
+    socket::check,
+};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::{
@@ -19,8 +23,6 @@ use crate::{
 /// Hardware address of the world's end of the wire.
 const WORLD_MAC: [u8; 8] = [2, 0, 0, 0, 0, 2, 0, 0];
 const TUN_LINK: &str = "tun0";
-/// A process on the other side of a unix socket answers with this byte when it has connected.
-const PROXIED: u8 = b'y';
 
 pub(super) fn packet(spec: &Spec) -> Result<(), Failure> {
     let ether_type = if spec.to.is_ipv4() {

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::File,
-    io::{ErrorKind, Read as _},
+    io::{self, ErrorKind, IsTerminal as _, Read as _},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -179,7 +180,12 @@ fn rule(event: &Value) -> String {
     )
 }
 
+/// In colour where it goes to a terminal and nobody objects (<https://no-color.org>).
 fn colored(verdict: &str) -> String {
+    let objects = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if objects || !io::stdout().is_terminal() {
+        return format!("{verdict:<8}");
+    }
     let color = if verdict == "deny" { 31 } else { 32 };
     format!("\u{1b}[{color}m{verdict:<8}\u{1b}[0m")
 }

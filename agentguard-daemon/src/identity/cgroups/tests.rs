@@ -66,13 +66,13 @@ fn the_walk_visits_parents_first_and_follows_no_links() {
     assert_eq!(
         seen,
         [
-            ("/".to_owned(), 0, vec![]),
-            ("/a".to_owned(), 1, vec![7, 8]),
-            ("/a/b".to_owned(), 2, vec![]),
+            (b"/".to_vec(), 0, vec![]),
+            (b"/a".to_vec(), 1, vec![7, 8]),
+            (b"/a/b".to_vec(), 2, vec![]),
         ]
     );
     let id = fs::metadata(root.join("a/b")).unwrap().ino();
-    assert_eq!(find(root, id).unwrap().as_deref(), Some("/a/b"));
+    assert_eq!(find(root, id).unwrap().as_deref(), Some(&b"/a/b"[..]));
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn compiled(identities: &[(&str, &[Globs<'_>])]) -> Compiled {
 fn check(identities: &[(&str, &[Globs<'_>])], cases: &[(&str, Option<&str>)]) {
     let compiled = compiled(identities);
     for (path, expected) in cases {
-        let found = select(&compiled, path);
+        let found = select(&compiled, path.as_bytes());
         let name = found.map(|selected| compiled.identities[selected.index].name.as_str());
         assert_eq!(name, *expected, "{path}");
     }

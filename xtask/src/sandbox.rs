@@ -1,9 +1,8 @@
-//! The demo's own cgroups, network and mounts.
+//! Cgroups, networks and mounts of our own, for demo and bench.
 
 use std::{
     fs::{self, File},
     io::Write as _,
-    net::{Ipv6Addr, TcpListener, UdpSocket},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
@@ -16,10 +15,6 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
 };
-
-/// Ports that the world answers.
-const TCP_PORTS: [u16; 3] = [22, 80, 443];
-const UDP_PORTS: [u16; 2] = [53, 443];
 
 /// Leaves the mounts of the host: what is mounted from here on vanishes with this process and its
 /// children.
@@ -34,8 +29,8 @@ pub(crate) fn enter_private_mounts() -> Result<()> {
 pub(crate) struct CgroupTree(PathBuf);
 
 impl CgroupTree {
-    pub(crate) fn new() -> Result<Self> {
-        let top = cgroup2_mount()?.join(format!("agentguard-demo-{}", process::id()));
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let top = cgroup2_mount()?.join(format!("agentguard-{name}-{}", process::id()));
         fs::create_dir(&top).with_context(|| format!("cannot make {}", top.display()))?;
         Ok(Self(top))
     }
@@ -66,7 +61,7 @@ impl Drop for CgroupTree {
             Ok(())
         };
         if let Err(error) = remove() {
-            eprintln!("demo: cannot remove {}: {error:#}", self.0.display());
+            eprintln!("cannot remove {}: {error:#}", self.0.display());
         }
     }
 }
@@ -97,7 +92,7 @@ pub(crate) struct Network {
     /// Where the programs live; a path that only this process and its children can open.
     pub(crate) client: PathBuf,
     server: File,
-    _client: File,
+    client_file: File,
 }
 
 impl Network {
@@ -127,8 +122,18 @@ impl Network {
         Ok(Self {
             client: client_path,
             server,
-            _client: client,
+            client_file: client,
         })
+    }
+
+    /// Runs `work` on a thread among the agents.
+    pub(crate) fn in_client<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        inside(&self.client_file, work)
+    }
+
+    /// Runs `work` on a thread in the world.
+    pub(crate) fn in_server<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        inside(&self.server, work)
     }
 }
 
@@ -172,29 +177,6 @@ fn configure(namespace: &File, batch: &str) -> Result<()> {
         drop(stdin);
         let status = ip.wait()?;
         ensure!(status.success(), "ip failed ({status}) at:\n{batch}");
-        Ok(())
-    })
-}
-
-/// Answers on the world's side, for as long as this process lives.
-pub(crate) fn start_world(network: &Network) -> Result<()> {
-    inside(&network.server, || {
-        for port in TCP_PORTS {
-            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
-            thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    // A client that has gone is no loss.
-                    drop((&stream).write_all(b"welcome\n"));
-                }
-            });
-        }
-        for port in UDP_PORTS {
-            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
-            thread::spawn(move || {
-                let mut datagram = [0; 512];
-                while socket.recv(&mut datagram).is_ok() {}
-            });
-        }
         Ok(())
     })
 }
