@@ -1,5 +1,8 @@
 //! Who is who: which cgroup belongs to which identity, and which number the kernel knows it by.
 
+mod built_in;
 pub mod cgroups;
+pub mod context;
 pub mod registry;
+pub mod resolve;
 pub mod select;

@@ -3,7 +3,7 @@
 use super::{Failure, Output, Place, print_json, print_table, unexpected};
 use crate::{
     audit::escape::escape,
-    control::{Request, Response, Why},
+    control::{Alternative, Request, Response, Why},
     policy::compiled::{Class, Location},
 };
 
@@ -26,7 +26,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
                 name_of(cgroup.class),
                 cgroup.pids.len().to_string(),
                 escape(cgroup.path.as_bytes(), PATH_BYTES).text,
-                reason(&cgroup.why),
+                reason(&cgroup.why) + &alternatives(&cgroup.alternatives),
             ]
         })
         .collect();
@@ -43,6 +43,7 @@ fn reason(why: &Why) -> String {
             format!("{selector} at {}:{line}", file.display())
         }
         Why::AgentsSlice => "the slice of the agents".into(),
+        Why::BuiltIn => "built in, no selector matches".into(),
         Why::Inherited { from } => {
             format!("as {}", escape(from.as_bytes(), PATH_BYTES).text)
         }
@@ -50,15 +51,14 @@ fn reason(why: &Why) -> String {
     }
 }
 
+fn alternatives(alternatives: &[Alternative]) -> String {
+    alternatives
+        .iter()
+        .map(|other| format!("; {} where {}", other.identity, other.when.join(", ")))
+        .collect()
+}
+
 /// A class as policy writes it.
 pub(super) fn name_of(class: Class) -> String {
-    match class {
-        Class::Agent => "agent",
-        Class::Ci => "ci",
-        Class::Cron => "cron",
-        Class::Service => "service",
-        Class::Human => "human",
-        Class::Unknown => "unknown",
-    }
-    .into()
+    class.name().into()
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use agentguard_common::{
-    cgroup::{Label, Rank},
-    identity::AgentId,
-};
+use agentguard_common::{cgroup::Label, identity::AgentId};
 use jiff::Timestamp;
 
 use super::{
@@ -15,7 +12,12 @@ use super::{
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
-    identity::{cgroups, registry::RegistryError, select::select},
+    identity::{
+        cgroups,
+        context::Context,
+        registry::RegistryError,
+        select::{Ground, select},
+    },
     kernel::{Generation, KernelError},
     policy::{
         self, Diagnostics,
@@ -72,7 +74,7 @@ pub fn read(directories: &[PathBuf]) -> Result<Candidate, Diagnostics> {
         .map(|source| source.path().to_owned())
         .collect();
     let parsed = policy::load(&sources)?;
-    let facts = host::facts();
+    let facts = host::facts(&parsed);
     Ok(Candidate {
         compiled: policy::compile(&parsed, &facts)?,
         files,
@@ -112,12 +114,7 @@ impl Daemon {
         let mut paths = HashMap::new();
         let mut labels = Vec::new();
         cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
-            let selected = select(&compiled, &cgroup.path);
-            labels.extend(
-                selected
-                    .and_then(|selected| ids.get(selected.index))
-                    .map(|&id| (cgroup.id, label_of(id))),
-            );
+            labels.extend(own_label(&compiled, &ids, &cgroup.path).map(|label| (cgroup.id, label)));
             paths.insert(cgroup.id, cgroup.path.as_str().into());
         })?;
         let number = self.kernel.generation() + 1;
@@ -165,11 +162,22 @@ impl Daemon {
     }
 }
 
-/// The label of a cgroup that belongs to one identity, whatever its processes are.
-pub(super) fn label_of(identity: AgentId) -> Label {
-    Label {
+/// The label of the cgroup at `path`, if it is another one than that of the cgroup above it.
+pub(super) fn own_label(compiled: &Compiled, ids: &[AgentId], path: &str) -> Option<Label> {
+    let chain = Context::chain_of_path(path);
+    let chain: Vec<&Context> = chain.iter().collect();
+    let selected = select(compiled, &chain);
+    let (_, above) = chain.split_last()?;
+    let inherited = if above.is_empty() {
+        matches!(selected.ground, Ground::Nothing) && selected.choices.is_empty()
+    } else {
+        !selected.differs(&select(compiled, above))
+    };
+    let identity = *ids.get(selected.index).filter(|_| !inherited)?;
+    Some(Label {
+        facts: selected.facts,
         identity,
-        rank: Rank::Cgroup as u32,
+        rank: selected.rank as u32,
         ..Label::default()
-    }
+    })
 }
