@@ -28,8 +28,14 @@ impl AgentId {
     pub const UNKNOWN: Self = Self(1);
     /// What no selector matches, inside the agents slice.
     pub const UNKNOWN_AGENT: Self = Self(2);
-    /// The first id given to a named identity.
-    pub const FIRST_NAMED: Self = Self(3);
+    /// People in their login sessions, where no selector matches.
+    pub const HUMAN: Self = Self(3);
+    /// Scheduled jobs, where no selector matches.
+    pub const CRON: Self = Self(4);
+    /// Services of the system, where no selector matches.
+    pub const SERVICE: Self = Self(5);
+    /// The first id given to a named identity; those before it are for built-in ones.
+    pub const FIRST_NAMED: Self = Self(16);
 }
 
 /// Denials take effect. Without it the identity is in audit mode: they are only recorded.

@@ -218,8 +218,21 @@ pub struct CgroupOwner {
     pub class: Class,
     /// Why.
     pub why: Why,
+    /// Whom its processes are instead where a condition on them holds; the first one counts.
+    #[serde(default)]
+    pub alternatives: Vec<Alternative>,
     /// The processes in it.
     pub pids: Vec<u32>,
+}
+
+/// Whom some processes of a cgroup are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Alternative {
+    /// Name of the identity.
+    pub identity: String,
+    /// The conditions in the words of the policy.
+    pub when: Vec<String>,
 }
 
 /// Why a cgroup belongs to somebody.
@@ -235,6 +248,8 @@ pub enum Why {
     },
     /// It is the slice of the agents.
     AgentsSlice,
+    /// It is what a built-in identity stands for: a login, a scheduled job or a service.
+    BuiltIn,
     /// It belongs to whom this cgroup above it belongs to.
     Inherited {
         /// Its path, escaped likewise.

@@ -7,8 +7,10 @@
 
 mod compile;
 pub mod compiled;
+pub mod condition;
 pub mod diagnostic;
 mod explain;
+mod language;
 mod parse;
 mod review;
 mod schema;
@@ -24,6 +26,7 @@ use std::{
     ops::RangeInclusive,
 };
 
+use globset::Glob;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -41,12 +44,21 @@ use self::{
     compiled::{Class, Mode},
     source::Place,
 };
+use crate::identity::context::Runtime;
 
 /// What policy needs to know of the host that it is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// The name servers that the host asks: the built-in zone `resolvers`.
     pub resolvers: Vec<IpAddr>,
+    /// Numbers of users, by name. The names that a policy has suffice.
+    pub users: BTreeMap<String, u32>,
+    /// Numbers of groups, by name. The names that a policy has suffice.
+    pub groups: BTreeMap<String, u32>,
+    /// The users that the group database lists as members of a group, both by number.
+    pub members: BTreeMap<u32, BTreeSet<u32>>,
+    /// The primary group of each such member.
+    pub primary_groups: BTreeMap<u32, u32>,
 }
 
 /// A whole policy, free of errors: every name in it is defined.
@@ -60,6 +72,12 @@ pub struct Policy {
     pub identities: BTreeMap<String, Identity>,
     /// For what has no identity.
     pub defaults: Defaults,
+    /// What marks the packets of a class, by the name of the class.
+    pub classes: BTreeMap<String, Tagging>,
+    /// Bits of the socket mark that are agentguard's.
+    pub mark_mask: MarkMask,
+    /// Who may start what by `agentguard run`, besides root.
+    pub launchers: Vec<Launcher>,
 }
 
 /// Named destinations.
@@ -98,6 +116,8 @@ pub struct Rule {
     pub ports: Option<Vec<PortMatch>>,
     /// What happens to what it covers.
     pub effect: Effect,
+    /// Without these it covers nothing.
+    pub requires: Option<Requires>,
 }
 
 /// What a rule does.
@@ -141,6 +161,12 @@ pub struct Identity {
     pub expires: Option<Expiry>,
     /// How processes become it: any of these.
     pub selectors: Vec<Selector>,
+    /// Without these nobody becomes it.
+    pub requires: Option<Requires>,
+    /// Whether a unit may claim it in its own unit file.
+    pub claimable_by_unit: bool,
+    /// What marks its packets.
+    pub tagging: Tagging,
 }
 
 /// When an identity ends.
@@ -155,10 +181,127 @@ pub struct Expiry {
 /// One `match` table: all that it has must match.
 #[derive(Clone, Debug)]
 pub struct Selector {
+    /// Over cgroups and users.
+    pub conditions: Conditions,
+    /// Over executables.
+    pub executables: Option<Executables>,
+    /// Its table in the file.
+    pub place: Place,
+}
+
+/// What must hold besides, for an identity or a rule.
+#[derive(Clone, Debug)]
+pub struct Requires {
+    /// Over cgroups and users.
+    pub conditions: Conditions,
+    /// The parent of the process runs one of these.
+    pub parent_executables: Option<Vec<Glob>>,
+    /// Its table in the file.
+    pub place: Place,
+}
+
+/// Conditions on the cgroup and the user of a process; those that are there must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
     /// Over the name of the systemd unit.
-    pub systemd_unit: Option<globset::Glob>,
+    pub unit: Option<Glob>,
+    /// Over the names of the slices that the cgroup is in.
+    pub slice: Option<Glob>,
     /// Over the cgroup path.
-    pub cgroup: Option<globset::Glob>,
+    pub cgroup: Option<Glob>,
+    /// Over the container.
+    pub container: Option<Container>,
+    /// The real user is one of these.
+    pub users: Option<Vec<Account>>,
+    /// The real group is one of these, or has the user as a member.
+    pub groups: Option<Vec<Account>>,
+    /// Whether somebody logged in is behind it.
+    pub login: Option<bool>,
+    /// Over the class of the login session.
+    pub session_class: Option<Glob>,
+}
+
+/// Conditions on a container; those that are there must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct Container {
+    /// What runs it.
+    pub runtime: Option<Runtime>,
+    /// Over its id.
+    pub id: Option<Glob>,
+    /// Over its name.
+    pub name: Option<Glob>,
+    /// Over the name of its image.
+    pub image: Option<Glob>,
+    /// Over the values of its labels, by key.
+    pub labels: BTreeMap<String, Glob>,
+}
+
+/// Which executables a selector means.
+#[derive(Clone, Debug)]
+pub struct Executables {
+    /// The path of the executable or of the script matches one of these.
+    pub globs: Vec<Glob>,
+    /// The SHA-256 of the contents is one of these.
+    pub sha256: Option<Vec<[u8; 32]>>,
+    /// Whether the identity is kept when the process starts something that matches no selector.
+    pub inherit: bool,
+}
+
+/// A user or a group, as the file names it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// By name or by number.
+    pub name: AccountName,
+    /// Where the file names it.
+    pub place: Place,
+}
+
+/// How a user or group is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountName {
+    /// By its name on the host.
+    Name(String),
+    /// By its number.
+    Number(u32),
+}
+
+/// What marks packets for firewalls and shapers.
+#[derive(Clone, Debug, Default)]
+pub struct Tagging {
+    /// The socket mark, and where the file says so.
+    pub mark: Option<(u32, Place)>,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: Option<u8>,
+}
+
+/// Bits of the socket mark that are agentguard's.
+#[derive(Clone, Debug)]
+pub struct MarkMask {
+    /// The bits.
+    pub bits: u32,
+    /// Where a file says so.
+    pub place: Option<Place>,
+}
+
+impl Default for MarkMask {
+    /// The highest byte: the lower ones are where Kubernetes, Tailscale and most others have theirs.
+    fn default() -> Self {
+        Self {
+            bits: 0xff00_0000,
+            place: None,
+        }
+    }
+}
+
+/// One `[[launchers]]` table: who may start what.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Any of these users.
+    pub users: Vec<Account>,
+    /// Or who is in any of these groups.
+    pub groups: Vec<Account>,
+    /// Over the names of identities.
+    pub identities: Vec<Glob>,
     /// Its table in the file.
     pub place: Place,
 }
@@ -184,7 +327,62 @@ impl Default for Defaults {
     }
 }
 
+impl Identity {
+    /// Its conditions and those of its selectors.
+    fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        let selectors = self.selectors.iter().map(|selector| &selector.conditions);
+        selectors.chain(self.requires.iter().map(|requires| &requires.conditions))
+    }
+}
+
+impl Role {
+    /// All its rules.
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.egress.iter().chain(&self.ingress)
+    }
+}
+
 impl Policy {
+    /// The users and groups that it names by name, for [`HostFacts`].
+    #[must_use]
+    pub fn account_names(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
+        let rules = self.roles.values().flat_map(Role::rules);
+        let conditions = self
+            .identities
+            .values()
+            .flat_map(Identity::conditions)
+            .chain(rules.filter_map(|rule| rule.requires.as_ref().map(|found| &found.conditions)))
+            .collect::<Vec<_>>();
+        let launchers = || self.launchers.iter();
+        let users = conditions
+            .iter()
+            .flat_map(|conditions| conditions.users.iter().flatten())
+            .chain(launchers().flat_map(|launcher| &launcher.users));
+        let groups = conditions
+            .iter()
+            .flat_map(|conditions| conditions.groups.iter().flatten())
+            .chain(launchers().flat_map(|launcher| &launcher.groups));
+        (
+            users.filter_map(Account::name).collect(),
+            groups.filter_map(Account::name).collect(),
+        )
+    }
+
+    /// The groups that it names by number.
+    pub fn group_numbers(&self) -> BTreeSet<u32> {
+        let rules = self.roles.values().flat_map(Role::rules);
+        self.identities
+            .values()
+            .flat_map(Identity::conditions)
+            .chain(rules.filter_map(|rule| rule.requires.as_ref().map(|found| &found.conditions)))
+            .flat_map(|conditions| conditions.groups.iter().flatten())
+            .filter_map(|account| match account.name {
+                AccountName::Number(number) => Some(number),
+                AccountName::Name(_) => None,
+            })
+            .collect()
+    }
+
     /// The roles that some identity has, by name: only these have an effect.
     fn roles_in_use(&self) -> impl Iterator<Item = (&str, &Role)> {
         let used: BTreeSet<&String> = self
@@ -196,5 +394,14 @@ impl Policy {
             .iter()
             .filter(move |(name, _)| used.contains(name))
             .map(|(name, role)| (name.as_str(), role))
+    }
+}
+
+impl Account {
+    fn name(&self) -> Option<&str> {
+        match &self.name {
+            AccountName::Name(name) => Some(name),
+            AccountName::Number(_) => None,
+        }
     }
 }

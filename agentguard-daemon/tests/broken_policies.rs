@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentguard_daemon::policy;
+use agentguard_daemon::policy::{self, HostFacts};
 
 const BROKEN: &str = "tests/broken";
 
@@ -17,9 +17,10 @@ const BROKEN: &str = "tests/broken";
 fn every_broken_policy_says_how_to_mend_it() {
     let mut wrong = Vec::new();
     let cases = cases();
-    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    assert!(cases.len() >= 120, "only {} cases", cases.len());
     for case in &cases {
-        let Err(errors) = policy::load(&policy::read_paths(std::slice::from_ref(case))) else {
+        let loaded = policy::load(&policy::read_paths(std::slice::from_ref(case)));
+        let Err(errors) = loaded.and_then(|policy| policy::compile(&policy, &host())) else {
             wrong.push(format!("{} is accepted", case.display()));
             continue;
         };
@@ -44,6 +45,16 @@ fn every_broken_policy_says_how_to_mend_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A host with few users and groups: `alice` is a member of both groups.
+fn host() -> HostFacts {
+    HostFacts {
+        users: [("alice".to_owned(), 1000), ("bob".to_owned(), 1001)].into(),
+        groups: [("staff".to_owned(), 50), ("deploy".to_owned(), 60)].into(),
+        members: [(50, [1000].into()), (60, [1000].into())].into(),
+        ..HostFacts::default()
+    }
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn names(text: &str) -> Names {
         flags: 0,
         profile: 1,
         variants: Vec::new(),
+        variant_of: None,
         tags: Tags::default(),
         location: Some(location.clone()),
     };
@@ -164,6 +165,7 @@ fn names(text: &str) -> Names {
         }],
         agents_slice: "agents.slice".into(),
         selection: Selection::default(),
+        launchers: Vec::new(),
     };
     Names::new(&compiled, &[ID])
 }

@@ -50,6 +50,20 @@ pub struct Balance {
     pub inherited: u64,
 }
 
+impl Balance {
+    /// Takes in the books of a variant of the identity.
+    pub fn add(&mut self, other: &Self) {
+        self.produced += other.produced;
+        self.dropped += other.dropped;
+        self.received += other.received;
+        self.delivered += other.delivered;
+        self.folded += other.folded;
+        self.held += other.held;
+        self.unread += other.unread;
+        self.inherited += other.inherited;
+    }
+}
+
 /// Events lost since the last time somebody asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Growth {

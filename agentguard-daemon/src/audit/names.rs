@@ -73,7 +73,13 @@ impl Names {
         let actors = ids
             .iter()
             .zip(&compiled.identities)
-            .map(|(id, identity)| (*id, Arc::new(Actor::from(identity))))
+            .map(|(id, identity)| {
+                // A variant is the same actor with other rules.
+                let base = identity
+                    .variant_of
+                    .and_then(|base| compiled.identities.get(base));
+                (*id, Arc::new(Actor::from(base.unwrap_or(identity))))
+            })
             .collect();
         let rules = compiled.rule_sources.iter().cloned().map(Arc::new);
         Self {

@@ -54,7 +54,7 @@ impl Explain {
         };
         let sources = super::policy::read(&self.policies, place)?;
         let compiled = policy::load(&sources)
-            .and_then(|policy| policy::compile(&policy, &host::facts()))
+            .and_then(|policy| policy::compile(&policy, &host::facts(&policy)))
             .map_err(|errors| Failure::Settings(render(&errors)))?;
         let identity = compiled
             .identities

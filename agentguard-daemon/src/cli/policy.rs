@@ -44,11 +44,11 @@ pub(super) fn read(paths: &[PathBuf], place: &Place) -> Result<Sources, Failure>
 }
 
 fn check(sources: &Sources, output: Output) -> Result<(), Failure> {
-    let facts = host::facts();
-    let (findings, summary) = match policy::load(sources)
-        .and_then(|policy| policy::compile(&policy, &facts).map(|compiled| (policy, compiled)))
-    {
-        Ok((policy, compiled)) => {
+    let (findings, summary) = match policy::load(sources).and_then(|policy| {
+        let facts = host::facts(&policy);
+        policy::compile(&policy, &facts).map(|compiled| (policy, facts, compiled))
+    }) {
+        Ok((policy, facts, compiled)) => {
             let summary = format!(
                 "{} files, {} identities, {} rules",
                 sources.files.len(),

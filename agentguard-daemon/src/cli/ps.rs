@@ -2,7 +2,7 @@
 
 use super::{Failure, Output, Place, print_json, print_table, unexpected};
 use crate::{
-    control::{Request, Response, Why},
+    control::{Alternative, Request, Response, Why},
     policy::compiled::{Class, Location},
 };
 
@@ -25,7 +25,7 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
                 name_of(cgroup.class),
                 cgroup.pids.len().to_string(),
                 shorten(&cgroup.path),
-                reason(&cgroup.why),
+                reason(&cgroup.why) + &alternatives(&cgroup.alternatives),
             ]
         })
         .collect();
@@ -50,20 +50,20 @@ fn reason(why: &Why) -> String {
             format!("{selector} at {}:{line}", file.display())
         }
         Why::AgentsSlice => "the slice of the agents".into(),
+        Why::BuiltIn => "built in, no selector matches".into(),
         Why::Inherited { from } => format!("as {}", shorten(from)),
         Why::Default => "no selector matches".into(),
     }
 }
 
+fn alternatives(alternatives: &[Alternative]) -> String {
+    alternatives
+        .iter()
+        .map(|other| format!("; {} where {}", other.identity, other.when.join(", ")))
+        .collect()
+}
+
 /// A class as policy writes it.
 pub(super) fn name_of(class: Class) -> String {
-    match class {
-        Class::Agent => "agent",
-        Class::Ci => "ci",
-        Class::Cron => "cron",
-        Class::Service => "service",
-        Class::Human => "human",
-        Class::Unknown => "unknown",
-    }
-    .into()
+    class.name().into()
 }

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use agentguard_common::{
-    cgroup::Rank,
     fact::{Choice, ExecutableSet, NO_CHOICE},
     identity::AgentId,
 };
@@ -16,7 +15,13 @@ use super::{
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
-    identity::{cgroups, execution::Matcher, registry::RegistryError, select::select},
+    identity::{
+        cgroups,
+        context::Context,
+        execution::Matcher,
+        registry::RegistryError,
+        select::{Ground, select},
+    },
     kernel::{CgroupLabel, Generation, IdentityEntry, KernelError, SetEntry, memory},
     policy::{
         self, Diagnostics,
@@ -76,7 +81,7 @@ pub fn read(directories: &[PathBuf]) -> Result<Candidate, Diagnostics> {
         .map(|source| source.path().to_owned())
         .collect();
     let parsed = policy::load(&sources)?;
-    let facts = host::facts();
+    let facts = host::facts(&parsed);
     Ok(Candidate {
         compiled: policy::compile(&parsed, &facts)?,
         files,
@@ -128,12 +133,7 @@ impl Daemon {
         let mut paths = HashMap::new();
         let mut labels = Vec::new();
         cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
-            let selected = select(&compiled, &cgroup.path);
-            labels.extend(
-                selected
-                    .and_then(|selected| ids.get(selected.index))
-                    .map(|&id| (cgroup.id, label_of(id))),
-            );
+            labels.extend(own_label(&compiled, &ids, &cgroup.path).map(|label| (cgroup.id, label)));
             paths.insert(cgroup.id, cgroup.path.as_slice().into());
         })?;
         let number = self.kernel.generation() + 1;
@@ -188,14 +188,24 @@ impl Daemon {
     }
 }
 
-/// The label of a cgroup that belongs to one identity, whatever its processes are.
-pub(super) fn label_of(identity: AgentId) -> CgroupLabel {
-    CgroupLabel {
+/// The label of the cgroup at `path`, if it is another one than that of the cgroup above it.
+pub(super) fn own_label(compiled: &Compiled, ids: &[AgentId], path: &[u8]) -> Option<CgroupLabel> {
+    let chain = Context::chain_of_path(&String::from_utf8_lossy(path));
+    let chain: Vec<&Context> = chain.iter().collect();
+    let selected = select(compiled, &chain);
+    let (_, above) = chain.split_last()?;
+    let inherited = if above.is_empty() {
+        matches!(selected.ground, Ground::Nothing) && selected.choices.is_empty()
+    } else {
+        !selected.differs(&select(compiled, above))
+    };
+    let identity = *ids.get(selected.index).filter(|_| !inherited)?;
+    Some(CgroupLabel {
         identity,
-        rank: Rank::Cgroup,
-        facts: 0,
-        choices: Vec::new(),
-    }
+        rank: selected.rank,
+        facts: selected.facts,
+        choices: encode(&selected.choices, ids),
+    })
 }
 
 /// A chain of choices with the numbers of its identities.

@@ -7,10 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{Gid, Group, User};
+
 use crate::{
     config::{self, Settings},
     identity::cgroups::{Hierarchy, mounts},
-    policy::{Diagnostic, Diagnostics, HostFacts, Source, source::Place},
+    policy::{Diagnostic, Diagnostics, HostFacts, Policy, Source, source::Place},
 };
 
 /// Reads the settings file at `path`. Without one, the default path stands for the defaults.
@@ -94,13 +96,55 @@ pub fn hostname() -> String {
         .unwrap_or_default()
 }
 
-/// What policy needs to know: the name servers of `/etc/resolv.conf`.
+/// What `policy` needs to know: the name servers of `/etc/resolv.conf`, and the users and groups that
+/// it names. These are asked of the host's name service one by one, since a directory may have more
+/// than it lists.
 #[must_use]
-pub fn facts() -> HostFacts {
+pub fn facts(policy: &Policy) -> HostFacts {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    HostFacts {
+    let mut facts = HostFacts {
         resolvers: parse_resolvers(&text),
+        ..HostFacts::default()
+    };
+    let (users, groups) = policy.account_names();
+    for name in users {
+        if let Some(user) = found(User::from_name(name), "user", name) {
+            facts.users.insert(name.to_owned(), user.uid.as_raw());
+        }
     }
+    for name in groups {
+        if let Some(group) = found(Group::from_name(name), "group", name) {
+            facts.groups.insert(name.to_owned(), group.gid.as_raw());
+            learn_members(&mut facts, &group);
+        }
+    }
+    for number in policy.group_numbers() {
+        let group = Group::from_gid(Gid::from_raw(number));
+        if let Some(group) = found(group, "group", &number.to_string()) {
+            learn_members(&mut facts, &group);
+        }
+    }
+    facts
+}
+
+fn learn_members(facts: &mut HostFacts, group: &Group) {
+    for name in &group.mem {
+        if let Some(user) = found(User::from_name(name), "user", name) {
+            let members = facts.members.entry(group.gid.as_raw()).or_default();
+            members.insert(user.uid.as_raw());
+            let primary = user.gid.as_raw();
+            facts.primary_groups.insert(user.uid.as_raw(), primary);
+        }
+    }
+}
+
+/// What the name service answered. That it could not answer is not known to the policy: it says that
+/// there is no such name.
+fn found<T>(answer: nix::Result<Option<T>>, noun: &str, name: &str) -> Option<T> {
+    answer.unwrap_or_else(|error| {
+        tracing::warn!(%error, name, "the name service cannot look up a {noun}");
+        None
+    })
 }
 
 fn parse_resolvers(text: &str) -> Vec<IpAddr> {
@@ -123,6 +167,17 @@ mod tests {
         let text = "# x\nsearch a\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nnameserver x\n";
         let expected: Vec<IpAddr> = vec!["192.0.2.53".parse().unwrap(), "fe80::1".parse().unwrap()];
         assert_eq!(parse_resolvers(text), expected);
+    }
+
+    #[test]
+    fn accounts_are_asked_of_the_host() {
+        let text = "[identities.a]\nclass = \"ci\"\n[[identities.a.match]]\n\
+                    user = \"root\"\ngroup = [\"root\", \"no-such-group\"]\n";
+        let sources = crate::policy::Sources::from_files(vec![Source::new("a.toml", text)]);
+        let facts = facts(&crate::policy::load(&sources).unwrap());
+        assert_eq!(facts.users.get("root"), Some(&0));
+        assert_eq!(facts.groups.get("root"), Some(&0));
+        assert_eq!(facts.groups.len(), 1);
     }
 
     #[test]

@@ -7,13 +7,10 @@ use agentguard_common::{
     cgroup::{CGROUP_PATH_BYTES, CgroupEvent, CgroupEventKind},
 };
 
-use super::{Daemon, generation::label_of};
+use super::{Daemon, generation::own_label};
 use crate::{
     audit::escape::escape,
-    identity::{
-        cgroups::{self, Located},
-        select::select,
-    },
+    identity::cgroups::{self, Located},
 };
 
 /// Records that fill the ring, less one for rounding. Whoever takes fewer from it before it is empty
@@ -48,9 +45,8 @@ impl Daemon {
         let mut paths = HashMap::new();
         let kernel = &mut self.kernel;
         let walked = cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
-            let selected = select(&policy.compiled, &cgroup.path);
-            if let Some(&identity) = selected.and_then(|found| policy.ids.get(found.index))
-                && let Err(error) = kernel.label(cgroup.id, &label_of(identity))
+            if let Some(label) = own_label(&policy.compiled, &policy.ids, &cgroup.path)
+                && let Err(error) = kernel.label(cgroup.id, &label)
             {
                 tracing::error!(%error, path = printable(&cgroup.path), "a cgroup got no label");
             }
@@ -86,12 +82,10 @@ impl Daemon {
         let Some(policy) = &self.in_force else {
             return;
         };
-        let Some(&identity) =
-            select(&policy.compiled, path).and_then(|selected| policy.ids.get(selected.index))
-        else {
+        let Some(label) = own_label(&policy.compiled, &policy.ids, path) else {
             return;
         };
-        if let Err(error) = self.kernel.label(id, &label_of(identity)) {
+        if let Err(error) = self.kernel.label(id, &label) {
             // It is judged as what is above it, which for an agent is no more than it may.
             tracing::error!(%error, path = printable(path), "a new cgroup got no label");
         }

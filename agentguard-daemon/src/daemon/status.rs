@@ -2,18 +2,22 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use agentguard_common::{audit::Counters, identity::AgentId};
+use agentguard_common::{audit::Counters, fact::LOGIN, identity::AgentId};
 
 use super::{Daemon, generation::InForce};
 use crate::{
     audit::escape::escape,
-    control::{CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals, Why},
+    control::{
+        Alternative, CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals,
+        Why,
+    },
     identity::{
         cgroups,
-        select::{Ground, select},
+        context::Context,
+        select::{Ground, Selected, select},
     },
     kernel::KernelError,
-    policy::compiled::{Class, CompiledIdentity, Selector, UNKNOWN},
+    policy::compiled::CompiledIdentity,
 };
 
 impl Daemon {
@@ -24,15 +28,25 @@ impl Daemon {
         let policy = self.in_force.as_deref();
         for (identity, id) in policy.iter().flat_map(|policy| policy.identities()) {
             let counters = self.kernel.counters(id)?;
+            let balance = self.trail.accounts().balance(id, &counters);
             let total = totals
-                .entry(class_name(identity.class))
+                .entry(identity.class.name())
                 .or_insert_with(|| ClassTotal {
                     class: identity.class,
                     identities: 0,
                     counters: Totals::default(),
                 });
-            total.identities += 1;
             total.counters.add(&counters);
+            // A variant is the same identity with other rules; it comes after it.
+            if let Some(base) = identity.variant_of {
+                if let Some(status) = identities.get_mut(base) {
+                    let status: &mut IdentityStatus = status;
+                    status.counters.add(&counters);
+                    status.events.add(&balance);
+                }
+                continue;
+            }
+            total.identities += 1;
             identities.push(IdentityStatus {
                 id: id.0,
                 name: identity.name.clone(),
@@ -41,7 +55,7 @@ impl Daemon {
                 owner: identity.owner.clone(),
                 expires: identity.expires.map(|expires| expires.to_string()),
                 counters: Totals::from(&counters),
-                events: self.trail.accounts().balance(id, &counters),
+                events: balance,
             });
         }
         let dropped: u64 = identities.iter().map(|status| status.events.dropped).sum();
@@ -79,19 +93,6 @@ impl InForce {
     }
 }
 
-/// The word that policy uses.
-#[must_use]
-pub(super) fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Agent => "agent",
-        Class::Ci => "ci",
-        Class::Cron => "cron",
-        Class::Service => "service",
-        Class::Human => "human",
-        Class::Unknown => "unknown",
-    }
-}
-
 impl Totals {
     fn add(&mut self, counters: &Counters) {
         self.allowed += counters.allowed;
@@ -115,34 +116,27 @@ impl From<&Counters> for Totals {
 #[must_use]
 pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
     let mut cgroups = Vec::new();
-    // The cgroups from the root down to the one before, with whom they belong to.
-    let mut above: Vec<(String, Option<usize>)> = Vec::new();
+    // The cgroups from the root down to this one.
+    let mut chain: Vec<Context> = Vec::new();
     let walked = cgroups::walk(root, &mut |cgroup, directory| {
-        above.truncate(cgroup.depth);
-        let selected = select(&policy.compiled, &cgroup.path);
+        chain.truncate(cgroup.depth);
+        chain.push(Context::of_path(&String::from_utf8_lossy(&cgroup.path)));
+        let refs: Vec<&Context> = chain.iter().collect();
+        let selected = select(&policy.compiled, &refs);
         let pids = cgroups::processes(directory);
-        let nearest = above
-            .iter()
-            .rev()
-            .find_map(|(path, index)| index.map(|index| (path.clone(), index)));
-        let is_selected = selected.is_some();
         let path = escape(&cgroup.path, usize::MAX).text;
-        above.push((path.clone(), selected.map(|selected| selected.index)));
-        if pids.is_empty() && !is_selected {
+        let own = selected.at + 1 == chain.len() && !matches!(selected.ground, Ground::Nothing);
+        if pids.is_empty() && !own {
             return;
         }
-        let (index, why) = match (selected, nearest) {
-            (Some(selected), _) => (selected.index, why(&selected.ground)),
-            (None, Some((from, index))) => (index, Why::Inherited { from }),
-            (None, None) => (UNKNOWN, Why::Default),
-        };
-        if let Some(identity) = policy.compiled.identities.get(index) {
+        if let Some(identity) = policy.compiled.identities.get(selected.index) {
             cgroups.push(CgroupOwner {
                 path,
                 id: cgroup.id,
                 identity: identity.name.clone(),
                 class: identity.class,
-                why,
+                why: why(&selected, own, &chain),
+                alternatives: alternatives(policy, &selected),
                 pids,
             });
         }
@@ -157,23 +151,45 @@ pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
     }
 }
 
-fn why(ground: &Ground<'_>) -> Why {
-    match ground {
-        Ground::Selector(selector) => Why::Selector {
-            selector: describe(selector),
+fn why(selected: &Selected<'_>, own: bool, chain: &[Context]) -> Why {
+    match selected.ground {
+        Ground::Nothing => Why::Default,
+        // A selector without a cgroup matches here as well as at the root.
+        Ground::Selector(selector) if own || selector.here.is_empty() => Why::Selector {
+            selector: selector.text.clone(),
             location: selector.location.clone(),
         },
-        Ground::AgentsSlice => Why::AgentsSlice,
+        Ground::AgentsSlice if own => Why::AgentsSlice,
+        Ground::BuiltIn if own => Why::BuiltIn,
+        Ground::Selector(_) | Ground::AgentsSlice | Ground::BuiltIn => Why::Inherited {
+            from: chain
+                .get(selected.at)
+                .map(|context| context.path.clone())
+                .unwrap_or_default(),
+        },
     }
 }
 
-fn describe(selector: &Selector) -> String {
-    [
-        ("systemd-unit", &selector.systemd_unit),
-        ("cgroup", &selector.cgroup),
-    ]
-    .into_iter()
-    .filter_map(|(key, glob)| Some(format!("{key} = {:?}", glob.as_ref()?.glob().glob())))
-    .collect::<Vec<_>>()
-    .join(", ")
+fn alternatives(policy: &InForce, selected: &Selected<'_>) -> Vec<Alternative> {
+    let selection = &policy.compiled.selection;
+    selected
+        .choices
+        .iter()
+        .filter_map(|choice| {
+            let no_login = choice.forbidden & LOGIN != 0;
+            Some(Alternative {
+                identity: policy
+                    .compiled
+                    .identities
+                    .get(choice.identity)?
+                    .name
+                    .clone(),
+                when: selection
+                    .describe(choice.required)
+                    .map(str::to_owned)
+                    .chain(no_login.then(|| "login = false".to_owned()))
+                    .collect(),
+            })
+        })
+        .collect()
 }

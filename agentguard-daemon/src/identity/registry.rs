@@ -11,7 +11,16 @@ use std::{
 use agentguard_common::{capacity::MAX_IDENTITIES, identity::AgentId};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::compiled::{UNKNOWN, UNKNOWN_AGENT};
+use crate::policy::compiled::BUILT_IN;
+
+/// Numbers of the built-in identities, in their order.
+const BUILT_IN_IDS: [AgentId; BUILT_IN.len()] = [
+    AgentId::UNKNOWN,
+    AgentId::UNKNOWN_AGENT,
+    AgentId::HUMAN,
+    AgentId::CRON,
+    AgentId::SERVICE,
+];
 
 /// Gives each name a number that it keeps until the host boots again.
 ///
@@ -90,7 +99,7 @@ impl Registry {
         self.found
     }
 
-    /// Numbers of the identities of a policy, in their order: the first two are the built-in ones.
+    /// Numbers of the identities of a policy, in their order: the first ones are built in.
     /// New ones are on disk before this returns.
     ///
     /// # Errors
@@ -104,18 +113,18 @@ impl Registry {
         let mut new = BTreeMap::new();
         let mut ids = Vec::new();
         for (index, name) in names.enumerate() {
-            ids.push(match index {
-                UNKNOWN => AgentId::UNKNOWN,
-                UNKNOWN_AGENT => AgentId::UNKNOWN_AGENT,
-                _ => match self.saved.ids.get(name) {
-                    Some(&id) => AgentId(id),
-                    None if next >= MAX_IDENTITIES => return Err(RegistryError::Full),
-                    None => {
-                        new.insert(name.to_owned(), next);
-                        next += 1;
-                        AgentId(next - 1)
-                    }
-                },
+            if let Some(&id) = BUILT_IN_IDS.get(index) {
+                ids.push(id);
+                continue;
+            }
+            ids.push(match self.saved.ids.get(name) {
+                Some(&id) => AgentId(id),
+                None if next >= MAX_IDENTITIES => return Err(RegistryError::Full),
+                None => {
+                    new.insert(name.to_owned(), next);
+                    next += 1;
+                    AgentId(next - 1)
+                }
             });
         }
         if !new.is_empty() || !self.found {
@@ -134,12 +143,7 @@ impl Registry {
 
     /// Every number given in this boot with its name, the built-in ones included.
     pub fn ids(&self) -> impl Iterator<Item = (AgentId, &str)> {
-        [
-            (AgentId::UNKNOWN, "unknown"),
-            (AgentId::UNKNOWN_AGENT, "unknown-agent"),
-        ]
-        .into_iter()
-        .chain(
+        BUILT_IN_IDS.into_iter().zip(BUILT_IN).chain(
             self.saved
                 .ids
                 .iter()

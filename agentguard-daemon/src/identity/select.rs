@@ -1,93 +1,197 @@
-//! Which identity a cgroup belongs to, by its path.
-#![forbid(unsafe_code)]
+//! Whom a cgroup belongs to, and whom its processes may become instead. The order is that of
+//! `policy/compile/precedence.rs`.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::cmp::Reverse;
 
-use crate::policy::compiled::{Compiled, CompiledIdentity, Selector, UNKNOWN_AGENT};
+use agentguard_common::{cgroup::Rank, fact::MAX_CHAIN};
+
+use super::{built_in, context::Context};
+use crate::policy::{
+    compiled::{Compiled, Selector, UNKNOWN, UNKNOWN_AGENT},
+    selection::Choice,
+};
 
 /// Why a cgroup belongs to an identity.
 #[derive(Clone, Copy, Debug)]
 pub enum Ground<'a> {
-    /// A selector of the identity matches its path.
+    /// A selector of the identity matches.
     Selector(&'a Selector),
-    /// It is the slice of the agents, and no identity claims it.
+    /// It is in the slice of the agents, and no identity claims it.
     AgentsSlice,
+    /// It is what a built-in identity stands for, and no identity claims it.
+    BuiltIn,
+    /// Nobody knows it.
+    Nothing,
 }
 
 /// Whom a cgroup belongs to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Selected<'a> {
-    /// Index in [`Compiled::identities`].
+    /// Index in [`Compiled::identities`] of who it is where none of `choices` holds.
     pub index: usize,
+    /// Rank of that.
+    pub rank: Rank,
     /// Why.
     pub ground: Ground<'a>,
+    /// Index in the chain of the cgroup that decided: the last one, or one that it inherits from.
+    pub at: usize,
+    /// Facts that hold for its processes because they are in it.
+    pub facts: u64,
+    /// Whom its processes are instead: the first whose conditions hold.
+    pub choices: Vec<Choice>,
+    /// Whether there were more choices than a chain in the kernel can have. The least preferred ones
+    /// are then left out.
+    pub cut: bool,
 }
 
-/// Whom the cgroup at `path` belongs to, if policy says so for this very cgroup. What is below it
-/// inherits that in the kernel.
-///
-/// `path` is relative to the cgroup root, with a leading slash. Of several identities that match,
-/// the one with the most literal characters in its globs is meant; of equals, the first by name.
+impl Selected<'_> {
+    /// Whether a cgroup needs a label of its own below one that is labelled as `above` says.
+    #[must_use]
+    pub fn differs(&self, above: &Self) -> bool {
+        let label = |selected: &Self| (selected.index, selected.rank, selected.facts);
+        label(self) != label(above) || self.choices != above.choices
+    }
+}
+
+/// A selector without executables whose cgroup is in the chain.
+pub(super) struct Candidate<'a> {
+    /// Index of the identity.
+    pub(super) identity: usize,
+    /// Index of the selector in it.
+    pub(super) number: usize,
+    pub(super) selector: &'a Selector,
+    /// Index in the chain of the deepest cgroup that it matches.
+    pub(super) at: usize,
+}
+
+/// Whom the last cgroup of `chain` belongs to, and all below it that says nothing else. `chain` begins
+/// with the cgroup root.
 #[must_use]
-pub fn select<'a>(compiled: &'a Compiled, path: &[u8]) -> Option<Selected<'a>> {
-    let unit = system_unit(path);
-    let mut best: Option<(usize, Selected<'a>)> = None;
-    for (index, identity) in compiled.identities.iter().enumerate() {
-        for selector in matching(identity, path, unit) {
-            let weight = literal_characters(selector);
-            // Identities stand in the order of their names: the first of equals stays.
-            if best.is_none_or(|(heaviest, _)| weight > heaviest) {
-                let ground = Ground::Selector(selector);
-                best = Some((weight, Selected { index, ground }));
-            }
+pub fn select<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Selected<'a> {
+    let facts = compiled.selection.facts_of(chain);
+    let of_cgroup = compiled.selection.cgroup_facts();
+    let mut choices: Vec<Choice> = Vec::new();
+    let mut found = None;
+    for candidate in candidates(compiled, chain) {
+        let selector = candidate.selector;
+        let lacking = selector.required & of_cgroup & !facts;
+        if lacking | (selector.forbidden & of_cgroup & facts) != 0 {
+            continue;
+        }
+        let choice = Choice {
+            required: selector.required & !of_cgroup,
+            forbidden: selector.forbidden & !of_cgroup,
+            identity: candidate.identity,
+            inherit: false,
+            selector: candidate.number,
+        };
+        if choice.required | choice.forbidden == 0 {
+            found = Some(candidate);
+            break;
+        }
+        // Where an earlier one holds whenever this one does, this one is never reached.
+        let reached = choices.iter().all(|first| {
+            choice.required & first.required != first.required
+                || choice.forbidden & first.forbidden != first.forbidden
+        });
+        if reached {
+            choices.push(choice);
         }
     }
-    best.map(|(_, selected)| selected).or_else(|| {
-        (path == slice_path(&compiled.agents_slice).as_bytes()).then_some(Selected {
-            index: UNKNOWN_AGENT,
-            ground: Ground::AgentsSlice,
-        })
-    })
+    let (index, rank, ground, at) = match found {
+        Some(candidate) => (
+            candidate.identity,
+            candidate.selector.rank,
+            Ground::Selector(candidate.selector),
+            candidate.at,
+        ),
+        None => fall_back(compiled, chain),
+    };
+    while choices.last().is_some_and(|last| last.identity == index) {
+        choices.pop();
+    }
+    let cut = choices.len() > MAX_CHAIN as usize;
+    choices.truncate(MAX_CHAIN as usize);
+    Selected {
+        index,
+        rank,
+        ground,
+        at,
+        facts,
+        choices,
+        cut,
+    }
 }
 
-fn matching<'a>(
-    identity: &'a CompiledIdentity,
-    path: &[u8],
-    unit: Option<&[u8]>,
-) -> impl Iterator<Item = &'a Selector> {
-    identity.selectors.iter().filter(move |selector| {
-        let by_unit = selector
-            .systemd_unit
-            .as_ref()
-            .is_none_or(|glob| unit.is_some_and(|unit| glob.is_match(OsStr::from_bytes(unit))));
-        let by_path = selector
-            .cgroup
-            .as_ref()
-            .is_none_or(|glob| glob.is_match(OsStr::from_bytes(path)));
-        let says_something = selector.systemd_unit.is_some() || selector.cgroup.is_some();
-        says_something && by_unit && by_path
-    })
+/// The selectors whose cgroup is in `chain`, the best first; whether their other conditions hold is
+/// not looked at.
+pub(super) fn candidates<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Vec<Candidate<'a>> {
+    let agents = agents_slice_in(compiled, chain).unwrap_or(0);
+    let mut found = Vec::new();
+    for (identity, compiled) in compiled.identities.iter().enumerate() {
+        for (number, selector) in compiled.selectors.iter().enumerate() {
+            if selector.executables.is_some() {
+                continue;
+            }
+            let at = if selector.here.is_empty() {
+                Some(0)
+            } else {
+                // The agents slice is not part of what is around it: who means a cgroup above it
+                // hardly means unknown agents.
+                chain
+                    .iter()
+                    .skip(agents)
+                    .rposition(|context| matches(selector, context))
+                    .map(|at| at + agents)
+            };
+            found.extend(at.map(|at| Candidate {
+                identity,
+                number,
+                selector,
+                at,
+            }));
+        }
+    }
+    found.sort_by_key(|candidate| {
+        let selector = candidate.selector;
+        // Sessions are no places: the nearest one is the only one.
+        let near = if selector.rank == Rank::Session {
+            0
+        } else {
+            candidate.at
+        };
+        let place = (candidate.identity, candidate.number);
+        (Reverse(selector.rank), Reverse(near), selector.order, place)
+    });
+    found
 }
 
-const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
-
-/// The unit of the system manager that the last component of `path` names.
-///
-/// Only slices may stand above it. Who was given a subtree, as the user managers and containers
-/// are below their service or scope, can make cgroups of any name in it: those are no units of the
-/// system, and must not take the identity of one.
-fn system_unit(path: &[u8]) -> Option<&[u8]> {
-    let mut components = path.split(|&byte| byte == b'/');
-    let name = components.next_back()?;
-    let in_slices = components
-        .filter(|component| !component.is_empty())
-        .all(|component| component.ends_with(b".slice"));
-    // systemd puts an underscore before names that the kernel could take for its own files.
-    let name = name.strip_prefix(b"_").unwrap_or(name);
-    let is_unit = UNIT_SUFFIXES
+fn matches(selector: &Selector, context: &Context) -> bool {
+    selector
+        .here
         .iter()
-        .any(|suffix| name.len() > suffix.len() && name.ends_with(suffix.as_bytes()));
-    (in_slices && is_unit).then_some(name)
+        .all(|condition| condition.holds(context) == Some(true))
+}
+
+/// The built-in identity of a cgroup that no selector means: the nearest one decides.
+fn fall_back<'a>(compiled: &Compiled, chain: &[&Context]) -> (usize, Rank, Ground<'a>, usize) {
+    let agents = agents_slice_in(compiled, chain);
+    for (at, context) in chain.iter().enumerate().rev() {
+        if agents == Some(at) {
+            return (UNKNOWN_AGENT, Rank::Default, Ground::AgentsSlice, at);
+        }
+        if agents.is_none()
+            && let Some((index, rank)) = built_in::of(context)
+        {
+            return (index, rank, Ground::BuiltIn, at);
+        }
+    }
+    (UNKNOWN, Rank::Default, Ground::Nothing, 0)
+}
+
+fn agents_slice_in(compiled: &Compiled, chain: &[&Context]) -> Option<usize> {
+    let path = slice_path(&compiled.agents_slice);
+    chain.iter().position(|context| context.path == path)
 }
 
 /// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
@@ -98,35 +202,6 @@ fn slice_path(slice: &str) -> String {
         .filter_map(|(dash, _)| stem.get(..dash))
         .map(|parent| format!("/{parent}.slice"));
     parents.chain([format!("/{slice}")]).collect()
-}
-
-fn literal_characters(selector: &Selector) -> usize {
-    [&selector.systemd_unit, &selector.cgroup]
-        .into_iter()
-        .flatten()
-        .map(|matcher| literals_of_glob(matcher.glob().glob()))
-        .sum()
-}
-
-fn literals_of_glob(glob: &str) -> usize {
-    let mut count = 0;
-    let mut in_class = false;
-    let mut escaped = false;
-    for character in glob.chars() {
-        match character {
-            _ if escaped => {
-                count += 1;
-                escaped = false;
-            }
-            '\\' => escaped = true,
-            '[' => in_class = true,
-            ']' => in_class = false,
-            '*' | '?' | '{' | '}' | ',' => {}
-            _ if in_class => {}
-            _ => count += 1,
-        }
-    }
-    count
 }
 
 #[cfg(test)]

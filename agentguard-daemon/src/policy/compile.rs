@@ -4,27 +4,33 @@
 //! covers becomes one cell. A cell that no rule covers is left out: the identity's default holds.
 
 mod address;
+mod automaton;
 mod cell;
+mod fact;
+mod identity;
 mod port;
+mod precedence;
+mod profile;
+mod selector;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentguard_common::{
     capacity::{MAX_ADDRESSES, MAX_IDENTITIES, MAX_RULES},
     connection::Direction,
-    identity::{
-        AgentId, FLAG_ENFORCE, FLAG_PRESENT, FLAG_QUIET, FLAG_RAW_SOCKETS, FLAG_RESTRICTED,
-    },
+    identity::AgentId,
 };
 
 use self::{
     address::AddressSets,
     cell::{Cells, ClassedRule, Profile},
+    fact::{Facts, Mask, accounts},
     port::PortSets,
+    profile::{Profiles, applies},
 };
 use super::{
-    Effect, HostFacts, Identity, Policy, Rule,
-    compiled::{Class, Compiled, CompiledIdentity, Mode, PortClasses, RuleSource, Selector, Tags},
+    HostFacts, Launcher, Policy, Rule,
+    compiled::{self, Compiled, PortClasses, RuleSource},
     diagnostic::{Diagnostic, Diagnostics},
     selection::Selection,
     zone,
@@ -34,20 +40,18 @@ use super::{
 ///
 /// # Errors
 ///
-/// What does not fit into the kernel's maps.
+/// What the host does not have, selectors that contradict each other, and what does not fit into the
+/// kernel's maps.
 pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let named = MAX_IDENTITIES - AgentId::FIRST_NAMED.0;
-    if policy.identities.len() > named as usize {
-        diagnostics.push(
-            Diagnostic::error(format!(
-                "the policy has {} identities; {named} fit",
-                policy.identities.len()
-            ))
-            .help("remove identities, or match several with one glob"),
-        );
-    }
-    let classes = classify(policy, host);
+    let mut facts = Facts::new(host);
+    let mut selection = Selection::default();
+    let selectors = selector::compile(policy, host, &mut facts, &mut diagnostics);
+    let classes = classify(policy, host, &mut facts, &mut diagnostics);
+    selector::compile_executables(policy, &selectors, &facts, &mut selection, &mut diagnostics);
+    check_unused_roles(policy, host, &mut diagnostics);
+    let launchers = compile_launchers(policy, host, &mut diagnostics);
+    profile::check(policy, &classes, &mut diagnostics);
     if classes.addresses.len() > MAX_ADDRESSES as usize {
         diagnostics.push(
             Diagnostic::error(format!(
@@ -57,10 +61,10 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostic
             .help("join neighbouring addresses into larger prefixes"),
         );
     }
-    let profiles = Profiles::new(policy);
+    let profiles = Profiles::new(policy, &classes);
     let mut cells = Cells::default();
-    for (number, roles) in profiles.by_number() {
-        cells.fill(number, &classes.profile(roles));
+    for (number, rules) in profiles.by_number(&classes) {
+        cells.fill(number, &rules);
     }
     if cells.overflow() {
         diagnostics.push(
@@ -71,18 +75,73 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostic
             .help("use fewer distinct zones and port ranges, or share roles between identities"),
         );
     }
+    let identities = identity::compile(policy, &classes, &profiles, &facts, selectors);
+    let named = (MAX_IDENTITIES - AgentId::FIRST_NAMED.0) as usize;
+    let count = identities.len() - compiled::BUILT_IN.len();
+    if count > named {
+        diagnostics.push(
+            Diagnostic::error(format!(
+                "the policy has {count} identities, with a variant for each combination of \
+                 conditions on their rules; {named} fit"
+            ))
+            .help("remove identities, or match several with one glob"),
+        );
+    }
+    (selection.facts, selection.users, selection.hashes) = facts.finish(&mut diagnostics);
     if !diagnostics.is_empty() {
+        diagnostics.sort();
         return Err(diagnostics);
     }
     Ok(Compiled {
         rules: cells.into_sorted(),
-        identities: compile_identities(policy, &profiles),
+        identities,
         addresses: classes.addresses,
         ports: classes.ports,
         rule_sources: classes.rule_sources,
         agents_slice: policy.defaults.agents_slice.clone(),
-        selection: Selection::default(),
+        selection,
+        launchers,
     })
+}
+
+/// Roles that nobody has need no facts, but the names in them have to be right.
+fn check_unused_roles(policy: &Policy, host: &HostFacts, diagnostics: &mut Diagnostics) {
+    let in_use: BTreeSet<&str> = policy.roles_in_use().map(|(name, _)| name).collect();
+    let unused = policy
+        .roles
+        .iter()
+        .filter(|(name, _)| !in_use.contains(name.as_str()));
+    for requires in unused
+        .flat_map(|(_, role)| role.rules())
+        .filter_map(|rule| rule.requires.as_ref())
+    {
+        let conditions = &requires.conditions;
+        for (named, noun, known) in [
+            (&conditions.users, "user", &host.users),
+            (&conditions.groups, "group", &host.groups),
+        ] {
+            let named = named.as_deref().unwrap_or_default();
+            drop(accounts(named, noun, known, diagnostics));
+        }
+    }
+}
+
+fn compile_launchers(
+    policy: &Policy,
+    host: &HostFacts,
+    diagnostics: &mut Diagnostics,
+) -> Vec<compiled::Launcher> {
+    let compile = |launcher: &Launcher| compiled::Launcher {
+        users: accounts(&launcher.users, "user", &host.users, diagnostics).ids,
+        groups: accounts(&launcher.groups, "group", &host.groups, diagnostics).ids,
+        identities: launcher
+            .identities
+            .iter()
+            .map(globset::Glob::compile_matcher)
+            .collect(),
+        location: launcher.place.location(),
+    };
+    policy.launchers.iter().map(compile).collect()
 }
 
 /// All rules that have an effect, in classes.
@@ -96,7 +155,7 @@ pub(super) struct Classes {
 
 impl Classes {
     /// The rules of some roles, in their order.
-    fn profile<'a>(&'a self, roles: impl IntoIterator<Item = &'a String>) -> Profile<'a> {
+    fn profile<'r>(&self, roles: impl IntoIterator<Item = &'r String>) -> Profile<'_> {
         roles
             .into_iter()
             .filter_map(|role| self.rules.get(role))
@@ -106,7 +165,12 @@ impl Classes {
 }
 
 /// Numbers the rules and finds the classes of what they cover.
-fn classify(policy: &Policy, host: &HostFacts) -> Classes {
+fn classify(
+    policy: &Policy,
+    host: &HostFacts,
+    facts: &mut Facts<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Classes {
     let mut address_sets = AddressSets::new(policy, host);
     let mut port_sets = PortSets::default();
     let mut rule_sources = Vec::new();
@@ -127,6 +191,7 @@ fn classify(policy: &Policy, host: &HostFacts) -> Classes {
                     rule,
                     address_sets.add(rule),
                     port_sets.add(rule),
+                    facts.of_requires(rule.requires.as_ref(), diagnostics),
                 ));
             }
         }
@@ -134,7 +199,7 @@ fn classify(policy: &Policy, host: &HostFacts) -> Classes {
     let address_classes = address_sets.into_classes();
     let port_classes = port_sets.into_classes();
     let mut rules: BTreeMap<String, Vec<ClassedRule>> = BTreeMap::new();
-    for (number, (role, direction, rule, sets, ports)) in (1..).zip(drafts) {
+    for (number, (role, direction, rule, sets, ports, condition)) in (1..).zip(drafts) {
         rules.entry(role.to_owned()).or_default().push(ClassedRule {
             number,
             direction,
@@ -142,6 +207,7 @@ fn classify(policy: &Policy, host: &HostFacts) -> Classes {
             everywhere: covers_everything(policy, host, rule),
             addresses: address_classes.of_sets(&sets),
             ports: port_classes.of(&ports),
+            condition,
         });
     }
     Classes {
@@ -182,148 +248,39 @@ pub(super) struct RuleUse {
 
 /// Finds the rules that have none. Numbers are those of [`Compiled::rule_sources`].
 pub(super) fn rule_use(policy: &Policy, host: &HostFacts) -> RuleUse {
-    let classes = classify(policy, host);
+    // Only whether conditions are the same matters here; what is wrong with them is known by now.
+    let mut ignored = Diagnostics::default();
+    let classes = classify(policy, host, &mut Facts::new(host), &mut ignored);
     let mut shadowed = BTreeMap::new();
     for rules in classes.rules.values() {
-        let mut cells = Cells::default();
-        let profile: Profile<'_> = rules.iter().collect();
-        cells.fill(0, &profile);
-        let deciding = cells.deciding();
-        for rule in rules {
-            if !deciding.contains(&rule.number)
-                && let Some(by) = cells.decider(0, rule)
-            {
-                shadowed.insert(rule.number, by);
+        let conditions: BTreeSet<Mask> = rules.iter().map(|rule| rule.condition).collect();
+        // A rule is beside those without a condition and those with its own.
+        for condition in conditions {
+            let profile: Profile<'_> = rules
+                .iter()
+                .filter(|rule| applies(rule, &[condition]))
+                .collect();
+            let mut cells = Cells::default();
+            cells.fill(0, &profile);
+            let deciding = cells.deciding();
+            for rule in rules.iter().filter(|rule| rule.condition == condition) {
+                if !deciding.contains(&rule.number)
+                    && let Some(by) = cells.decider(0, rule)
+                {
+                    shadowed.insert(rule.number, by);
+                }
             }
         }
     }
     let mut restricting = BTreeSet::new();
-    for (number, roles) in Profiles::new(policy).by_number() {
+    for (number, rules) in Profiles::new(policy, &classes).by_number(&classes) {
         let mut cells = Cells::default();
-        cells.fill(number, &classes.profile(roles));
+        cells.fill(number, &rules);
         restricting.extend(cells.restricting());
     }
     RuleUse {
         shadowed,
         restricting,
-    }
-}
-
-/// Numbers for sets of roles; 0 is the empty one.
-struct Profiles<'a> {
-    numbers: HashMap<Vec<&'a String>, u32>,
-}
-
-impl<'a> Profiles<'a> {
-    fn new(policy: &'a Policy) -> Self {
-        let mut numbers = HashMap::from([(Vec::new(), 0)]);
-        for identity in policy.identities.values() {
-            let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-            numbers
-                .entry(identity.roles.keys().collect())
-                .or_insert(next);
-        }
-        Self { numbers }
-    }
-
-    fn of(&self, identity: &'a Identity) -> u32 {
-        let roles: Vec<&String> = identity.roles.keys().collect();
-        self.numbers.get(&roles).copied().unwrap_or(0)
-    }
-
-    fn by_number(&self) -> Vec<(u32, Vec<&'a String>)> {
-        let mut profiles: Vec<_> = self
-            .numbers
-            .iter()
-            .map(|(roles, &number)| (number, roles.clone()))
-            .collect();
-        profiles.sort_unstable();
-        profiles
-    }
-}
-
-fn compile_identities(policy: &Policy, profiles: &Profiles<'_>) -> Vec<CompiledIdentity> {
-    let mut identities = vec![
-        built_in("unknown", Class::Unknown, policy.defaults.unknown),
-        built_in("unknown-agent", Class::Agent, policy.defaults.unknown_agent),
-    ];
-    identities.extend(
-        policy
-            .identities
-            .iter()
-            .map(|(name, identity)| CompiledIdentity {
-                name: name.clone(),
-                class: identity.class,
-                owner: identity.owner.clone(),
-                purpose: identity.purpose.clone(),
-                environment: identity.environment.clone(),
-                roles: identity.roles.keys().cloned().collect(),
-                mode: identity.mode,
-                expires: identity.expires.as_ref().map(|expiry| expiry.at),
-                selectors: identity.selectors.iter().map(compile_selector).collect(),
-                flags: flags_of(policy, identity),
-                profile: profiles.of(identity),
-                variants: Vec::new(),
-                tags: Tags::default(),
-                location: Some(identity.place.location()),
-            }),
-    );
-    identities
-}
-
-fn built_in(name: &str, class: Class, default: Effect) -> CompiledIdentity {
-    let flags = match (default, class) {
-        (Effect::Deny, _) => FLAG_RESTRICTED,
-        // Nobody asks about the rest of the host; what runs in the agents slice is asked about.
-        (Effect::Allow, Class::Unknown) => FLAG_QUIET,
-        (Effect::Allow, _) => 0,
-    };
-    CompiledIdentity {
-        name: name.to_owned(),
-        class,
-        owner: None,
-        purpose: None,
-        environment: None,
-        roles: Vec::new(),
-        mode: Mode::Enforce,
-        expires: None,
-        selectors: Vec::new(),
-        flags: FLAG_PRESENT | FLAG_ENFORCE | flags,
-        profile: 0,
-        variants: Vec::new(),
-        tags: Tags::default(),
-        location: None,
-    }
-}
-
-fn flags_of(policy: &Policy, identity: &Identity) -> u32 {
-    let mut flags = FLAG_PRESENT;
-    if identity.mode == Mode::Enforce {
-        flags |= FLAG_ENFORCE;
-    }
-    let free_class = matches!(identity.class, Class::Human | Class::Unknown);
-    if !free_class || !identity.roles.is_empty() {
-        flags |= FLAG_RESTRICTED;
-    }
-    let raw_sockets = identity
-        .roles
-        .keys()
-        .filter_map(|name| policy.roles.get(name))
-        .any(|role| role.raw_sockets);
-    if raw_sockets {
-        flags |= FLAG_RAW_SOCKETS;
-    }
-    flags
-}
-
-fn compile_selector(selector: &super::Selector) -> Selector {
-    Selector {
-        systemd_unit: selector
-            .systemd_unit
-            .as_ref()
-            .map(globset::Glob::compile_matcher),
-        cgroup: selector.cgroup.as_ref().map(globset::Glob::compile_matcher),
-        location: selector.place.location(),
     }
 }
 

@@ -1,8 +1,12 @@
 //! What the compiler hands on: tables for the kernel, and the names behind their numbers.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+};
 
 use agentguard_common::{
+    cgroup::Rank,
     connection::{Address, Protocol},
     fact::NO_CHOICE,
     identity::{IdentityRecord, NO_DSCP},
@@ -10,7 +14,10 @@ use agentguard_common::{
 };
 use jiff::Timestamp;
 
-use super::selection::{Choice, Selection};
+use super::{
+    condition::Condition,
+    selection::{Choice, Selection},
+};
 
 /// One compiled policy, not yet bound to a generation of the kernel.
 #[derive(Clone, Debug)]
@@ -21,7 +28,8 @@ pub struct Compiled {
     pub ports: PortClasses,
     /// The verdict cells, sorted by key.
     pub rules: Vec<(RuleKey, RuleEntry)>,
-    /// `unknown`, `unknown-agent`, then the named identities sorted by name.
+    /// The built-in ones in the order of [`BUILT_IN`], then the named ones sorted by name, then
+    /// variants of these.
     pub identities: Vec<CompiledIdentity>,
     /// Where each rule stands: rule number `n` is at index `n - 1`.
     pub rule_sources: Vec<RuleSource>,
@@ -29,12 +37,22 @@ pub struct Compiled {
     pub agents_slice: String,
     /// How processes become identities, besides by cgroup.
     pub selection: Selection,
+    /// Who may start what by `agentguard run`, besides root.
+    pub launchers: Vec<Launcher>,
 }
 
 /// Index of `unknown` in [`Compiled::identities`].
 pub const UNKNOWN: usize = 0;
 /// Index of `unknown-agent` in [`Compiled::identities`].
 pub const UNKNOWN_AGENT: usize = 1;
+/// Index of `human` in [`Compiled::identities`].
+pub const HUMAN: usize = 2;
+/// Index of `cron` in [`Compiled::identities`].
+pub const CRON: usize = 3;
+/// Index of `service` in [`Compiled::identities`].
+pub const SERVICE: usize = 4;
+/// The built-in identities, in their order.
+pub const BUILT_IN: [&str; 5] = ["unknown", "unknown-agent", "human", "cron", "service"];
 
 /// A prefix and its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +169,8 @@ pub struct CompiledIdentity {
     pub profile: u32,
     /// Variants of it whose rules have conditions; the first whose conditions hold is judged instead.
     pub variants: Vec<Choice>,
+    /// Index of the identity that this is a variant of: the same one, with more rules.
+    pub variant_of: Option<usize>,
     /// What marks its sockets.
     pub tags: Tags,
     /// Where it is written; `None` for a built-in identity that no file mentions.
@@ -184,16 +204,82 @@ pub struct Tags {
     pub dscp: Option<u8>,
 }
 
-/// One `match` table: every key it has must match.
+/// One `match` table: all that it has must hold.
 #[derive(Clone, Debug)]
 pub struct Selector {
-    /// Glob over the unit that the last component of a cgroup path names.
-    pub systemd_unit: Option<globset::GlobMatcher>,
-    /// Glob over the cgroup path below the cgroup root, with a leading slash. `*` stays within one
-    /// component, `**` crosses them.
-    pub cgroup: Option<globset::GlobMatcher>,
+    /// As policy writes it.
+    pub text: String,
+    /// Its rank.
+    pub rank: Rank,
+    /// Its place among all selectors: of the same rank and the same cgroup, the lowest is meant.
+    pub order: u32,
+    /// What must hold for one and the same cgroup; empty where any cgroup will do.
+    pub here: Vec<Condition>,
+    /// The executables that it means, if it is about executables.
+    pub executables: Option<Executables>,
+    /// All of these facts hold; those of `requires` are among them.
+    pub required: u64,
+    /// None of these facts holds.
+    pub forbidden: u64,
     /// Where it is written.
     pub location: Location,
+}
+
+/// Executables of a selector.
+#[derive(Clone, Debug)]
+pub struct Executables {
+    /// Any of these matches the path.
+    pub globs: Vec<globset::Glob>,
+    /// Kept over the next executable that matches nothing.
+    pub inherit: bool,
+}
+
+/// Who may start what by `agentguard run`, besides root.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Any of these users.
+    pub users: BTreeSet<u32>,
+    /// Or who is in any of these groups.
+    pub groups: BTreeSet<u32>,
+    /// Any of these matches the name of the identity.
+    pub identities: Vec<globset::GlobMatcher>,
+    /// Where it is written.
+    pub location: Location,
+}
+
+impl Launcher {
+    /// Whether `user`, who is in `groups`, may start `identity`.
+    #[must_use]
+    pub fn permits(&self, user: u32, groups: &[u32], identity: &str) -> bool {
+        let who = self.users.contains(&user) || groups.iter().any(|id| self.groups.contains(id));
+        who && self.identities.iter().any(|glob| glob.is_match(identity))
+    }
+}
+
+impl Class {
+    /// As policy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Ci => "ci",
+            Self::Cron => "cron",
+            Self::Service => "service",
+            Self::Human => "human",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Compiled {
+    /// The identity that people know `index` by: of a variant, the one that it is a variant of.
+    #[must_use]
+    pub fn base(&self, index: usize) -> usize {
+        self.identities
+            .get(index)
+            .and_then(|identity| identity.variant_of)
+            .unwrap_or(index)
+    }
 }
 
 /// A compiled policy as the kernel would look it up: for `explain` and for tests.

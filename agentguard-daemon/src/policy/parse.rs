@@ -1,11 +1,17 @@
 //! Policy files to a [`Policy`]: every error of every file at once.
 
+mod account;
 mod address;
+mod choice;
 mod defaults;
+mod glob;
 mod identity;
+mod launcher;
 mod port;
 mod reader;
 mod role;
+mod selector;
+mod tagging;
 mod zone;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,12 +27,15 @@ use self::reader::Reader;
 pub(super) use self::{
     KEYS as POLICY_FILE,
     defaults::KEYS as DEFAULTS,
-    identity::{KEYS as IDENTITY, MATCH_KEYS as MATCH},
+    identity::KEYS as IDENTITY,
+    launcher::KEYS as LAUNCHER,
     role::{KEYS as ROLE, RULE_KEYS as RULE},
+    selector::{CONTAINER_KEYS as CONTAINER, MATCH_KEYS as MATCH, REQUIRES_KEYS as REQUIRES},
+    tagging::{CLASS_KEYS as CLASS, TAGS_KEYS as TAGS},
     zone::KEYS as ZONE,
 };
 use super::{
-    Policy,
+    Policy, Role,
     diagnostic::{Diagnostic, Diagnostics},
     source::{Place, Source, Sources},
     spelling::nearest,
@@ -34,7 +43,15 @@ use super::{
 };
 
 pub(in crate::policy) const KEYS: Keys = Keys {
-    known: &["zones", "roles", "identities", "defaults"],
+    known: &[
+        "zones",
+        "roles",
+        "identities",
+        "defaults",
+        "classes",
+        "tags",
+        "launchers",
+    ],
     later: &[
         (
             "approvals",
@@ -58,6 +75,8 @@ pub fn load(sources: &Sources) -> Result<Policy, Diagnostics> {
         policy: Policy::default(),
         diagnostics: sources.diagnostics.clone(),
         defaults_seen: BTreeMap::new(),
+        classes_seen: BTreeMap::new(),
+        without_match: Vec::new(),
     };
     let mut whole = loader.diagnostics.is_empty();
     for source in &sources.files {
@@ -67,7 +86,8 @@ pub fn load(sources: &Sources) -> Result<Policy, Diagnostics> {
     if whole {
         loader.check_references();
     }
-    loader.check_selectors();
+    loader.check_reachable();
+    loader.check_marks();
     if loader.diagnostics.is_empty() {
         return Ok(loader.policy);
     }
@@ -80,6 +100,9 @@ struct Loader {
     policy: Policy,
     diagnostics: Diagnostics,
     defaults_seen: BTreeMap<&'static str, Place>,
+    classes_seen: BTreeMap<String, Place>,
+    /// Names of identities without `match`, and where they stand.
+    without_match: Vec<(String, Place)>,
 }
 
 impl Loader {
@@ -109,9 +132,13 @@ impl Loader {
         }
         for (name, table, place) in reader.named_tables(document, "identities", "identity") {
             let defined = self.policy.identities.get(name).map(|known| &known.place);
-            if reader.check_duplicate("identity", name, &place, defined)
-                && let Some(identity) = identity::parse(&mut reader, name, table, place)
-            {
+            if !reader.check_duplicate("identity", name, &place, defined) {
+                continue;
+            }
+            if !table.contains_key("match") {
+                self.without_match.push((name.to_owned(), place.clone()));
+            }
+            if let Some(identity) = identity::parse(&mut reader, name, table, place) {
                 self.policy.identities.insert(name.to_owned(), identity);
             }
         }
@@ -122,6 +149,35 @@ impl Loader {
                 &mut self.policy.defaults,
                 &mut self.defaults_seen,
             );
+        }
+        for (name, table, place) in reader.named_tables(document, "classes", "class") {
+            reader.check_keys(table, "a class", &tagging::CLASS_KEYS);
+            let words = identity::CLASSES.map(|(word, _)| word);
+            if !words.contains(&name) {
+                let help = match nearest(name, words) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => format!("the classes are {}", reader::quoted(&words)),
+                };
+                reader.error(place.span(), format!("there is no class `{name}`"), help);
+            }
+            if reader.check_duplicate("class", name, &place, self.classes_seen.get(name)) {
+                let tagging = tagging::parse(&mut reader, table);
+                self.policy.classes.insert(name.to_owned(), tagging);
+                self.classes_seen.insert(name.to_owned(), place);
+            }
+        }
+        if let Some(table) = reader.table(document, "tags")
+            && let Some(mask) = tagging::parse_mask(&mut reader, table)
+            && let Some(place) = &mask.place
+        {
+            let first = self.policy.mark_mask.place.as_ref();
+            if reader.check_duplicate("tag", "mark-mask", place, first) {
+                self.policy.mark_mask = mask;
+            }
+        }
+        for (table, place) in reader.tables(document, "launchers", "launchers") {
+            let launcher = launcher::parse(&mut reader, table, place);
+            self.policy.launchers.extend(launcher);
         }
         true
     }
@@ -147,11 +203,7 @@ impl Loader {
     /// Every zone that a rule names and every role that an identity names must be defined.
     fn check_references(&mut self) {
         let policy = &self.policy;
-        for rule in policy
-            .roles
-            .values()
-            .flat_map(|role| role.egress.iter().chain(&role.ingress))
-        {
+        for rule in policy.roles.values().flat_map(Role::rules) {
             for (name, place) in &rule.zones {
                 if !is_built_in(name) && !policy.zones.contains_key(name) {
                     let known = built_in_names().chain(policy.zones.keys().map(String::as_str));
@@ -171,30 +223,57 @@ impl Loader {
         }
     }
 
-    /// Two identities with the same selector would be a matter of luck.
-    fn check_selectors(&mut self) {
-        let mut seen: BTreeMap<_, (&str, &Place)> = BTreeMap::new();
-        for (name, identity) in &self.policy.identities {
-            for selector in &identity.selectors {
-                let key = (
-                    selector.systemd_unit.as_ref().map(globset::Glob::glob),
-                    selector.cgroup.as_ref().map(globset::Glob::glob),
-                );
-                let Some((other, place)) = seen.insert(key, (name, &selector.place)) else {
-                    continue;
-                };
-                let message = if other == name {
-                    format!("identity `{name}` has this selector twice")
-                } else {
-                    format!("identities `{other}` and `{name}` have the same selector")
-                };
-                self.diagnostics.push(
-                    Diagnostic::error(message)
-                        .at(selector.place.clone())
-                        .related("the other one is here", place.clone())
-                        .help("remove one of them, or make one more specific"),
-                );
+    /// A mark may only have bits that are agentguard's.
+    fn check_marks(&mut self) {
+        let mask = &self.policy.mark_mask;
+        let identities = self.policy.identities.values().map(|found| &found.tagging);
+        for (mark, place) in identities
+            .chain(self.policy.classes.values())
+            .filter_map(|tagging| tagging.mark.as_ref())
+        {
+            let outside = mark & !mask.bits;
+            if outside == 0 {
+                continue;
             }
+            let mut error = Diagnostic::error(format!(
+                "mark {mark:#x} has bits outside the mask {:#x}",
+                mask.bits
+            ))
+            .at(place.clone())
+            .help(format!(
+                "take another mark, or let agentguard have these bits: `[tags]` with `mark-mask = \
+                 {:#x}`",
+                mask.bits | outside
+            ));
+            if let Some(place) = &mask.place {
+                error = error.related("the mask is set here", place.clone());
+            }
+            self.diagnostics.push(error);
+        }
+    }
+
+    /// What nothing could become is hardly meant.
+    fn check_reachable(&mut self) {
+        let globs = || {
+            let launchers = self.policy.launchers.iter();
+            launchers.flat_map(|launcher| &launcher.identities)
+        };
+        for (name, place) in &self.without_match {
+            let known = self.policy.identities.get(name);
+            let claimable = known.is_some_and(|identity| identity.claimable_by_unit);
+            let launched = globs().any(|glob| glob.compile_matcher().is_match(name));
+            if claimable || launched {
+                continue;
+            }
+            self.diagnostics.push(
+                Diagnostic::error(format!(
+                    "identity `{name}` has no `match`: nothing could become it"
+                ))
+                .at(place.clone())
+                .help(format!(
+                    "add `[[identities.{name}.match]]` with `systemd-unit = \"{name}.service\"`"
+                )),
+            );
         }
     }
 }

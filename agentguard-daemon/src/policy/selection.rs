@@ -8,10 +8,14 @@
 use std::path::PathBuf;
 
 use agentguard_common::{
+    executable::find_set,
     fact::{FIRST_NAMED, LOGIN, ON_HOST},
     identity::AgentId,
     process::FLAG_INHERIT,
 };
+
+use super::condition::Condition;
+use crate::identity::context::Context;
 
 /// The selectors of a policy, compiled.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +32,13 @@ pub struct Selection {
     pub hashes: Vec<HashFacts>,
 }
 
-/// What a fact stands for, as people write it: `user = "deploy"`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a fact stands for.
+#[derive(Clone, Debug)]
 pub struct Fact {
-    /// The condition in the words of the policy.
+    /// The condition in the words of the policy: `user = "deploy"`.
     pub text: String,
+    /// The condition.
+    pub condition: Condition,
 }
 
 /// Facts that hold for a user or group.
@@ -51,7 +57,7 @@ pub struct UserFacts {
 pub struct Automaton {
     /// Class of each byte, all below [`agentguard_common::executable::END`].
     pub classes: [u8; 256],
-    /// Key and following state, or set number at the end of a path.
+    /// Key and following state, or set number at the end of a path; sorted.
     pub transitions: Vec<(u32, u32)>,
 }
 
@@ -60,7 +66,7 @@ pub struct Automaton {
 pub struct ExecutableSet {
     /// Facts of the process that runs it.
     pub own_facts: u64,
-    /// Facts of the children of that process.
+    /// Facts of the children of that process, if that process runs one of the host's own files.
     pub parent_facts: u64,
     /// The first whose conditions hold is chosen.
     pub choices: Vec<Choice>,
@@ -101,6 +107,28 @@ impl Default for Automaton {
     }
 }
 
+impl Automaton {
+    /// What the transition with `key` leads to.
+    #[must_use]
+    pub fn next(&self, key: u32) -> Option<u32> {
+        let index = self
+            .transitions
+            .binary_search_by_key(&key, |&(key, _)| key)
+            .ok()?;
+        self.transitions.get(index).map(|&(_, next)| next)
+    }
+
+    /// Number of the set that `path` matches, or `NO_SET`, as the kernel finds it.
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> u32 {
+        find_set(
+            path,
+            |byte| self.classes.get(usize::from(byte)).copied().unwrap_or(0),
+            |key| self.next(key),
+        )
+    }
+}
+
 impl Choice {
     /// As the kernel keeps it, with the number of its identity and of the choice after it.
     #[must_use]
@@ -117,6 +145,37 @@ impl Choice {
 }
 
 impl Selection {
+    /// The facts that are a matter of cgroups: what the kernel knows of them, it has from their labels.
+    #[must_use]
+    pub fn cgroup_facts(&self) -> u64 {
+        self.bits(|condition| condition.is_of_cgroup())
+    }
+
+    /// The facts that hold for the processes of the last cgroup of `chain`. What holds for a cgroup
+    /// holds for all below it.
+    #[must_use]
+    pub fn facts_of(&self, chain: &[&Context]) -> u64 {
+        self.bits(|condition| {
+            chain
+                .iter()
+                .any(|context| condition.holds(context) == Some(true))
+        })
+    }
+
+    fn bits(&self, holds: impl Fn(&Condition) -> bool) -> u64 {
+        (FIRST_NAMED..)
+            .zip(&self.facts)
+            .filter(|(_, fact)| holds(&fact.condition))
+            .fold(0, |facts, (bit, _)| facts | 1 << bit)
+    }
+
+    /// The set that `path` of an executable matches.
+    #[must_use]
+    pub fn set_of(&self, path: &[u8]) -> Option<&ExecutableSet> {
+        let number = usize::try_from(self.automaton.find(path)).ok()?;
+        self.sets.get(number.checked_sub(1)?)
+    }
+
     /// The conditions among `facts`, in the words of the policy.
     pub fn describe(&self, facts: u64) -> impl Iterator<Item = &str> {
         let fixed = [

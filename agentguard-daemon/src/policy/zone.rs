@@ -81,6 +81,7 @@ mod tests {
     fn resolvers_are_those_of_the_host() {
         let host = HostFacts {
             resolvers: vec!["::ffff:192.0.2.1".parse().unwrap(), "::1".parse().unwrap()],
+            ..HostFacts::default()
         };
         let expected: Vec<IpNet> =
             vec!["192.0.2.1/32".parse().unwrap(), "::1/128".parse().unwrap()];

@@ -1,9 +1,12 @@
 use super::*;
 
 fn assign(registry: &mut Registry, named: &[&str]) -> Vec<u32> {
-    let names = ["unknown", "unknown-agent"].iter().chain(named).copied();
+    let names = BUILT_IN.iter().chain(named).copied();
     let ids = registry.assign(names).unwrap();
-    ids.into_iter().map(|id| id.0).collect()
+    ids.into_iter()
+        .map(|id| id.0)
+        .filter(|&id| id >= AgentId::FIRST_NAMED.0)
+        .collect()
 }
 
 fn file() -> (tempfile::TempDir, PathBuf) {
@@ -16,9 +19,9 @@ fn file() -> (tempfile::TempDir, PathBuf) {
 fn a_name_keeps_its_number_and_no_number_is_given_twice() {
     let (_directory, path) = file();
     let mut registry = Registry::open(&path, "boot-1").unwrap();
-    assert_eq!(assign(&mut registry, &["a", "b"]), [1, 2, 3, 4]);
-    assert_eq!(assign(&mut registry, &["c"]), [1, 2, 5]);
-    assert_eq!(assign(&mut registry, &["b", "d"]), [1, 2, 4, 6]);
+    assert_eq!(assign(&mut registry, &["a", "b"]), [16, 17]);
+    assert_eq!(assign(&mut registry, &["c"]), [18]);
+    assert_eq!(assign(&mut registry, &["b", "d"]), [17, 19]);
 }
 
 #[test]
@@ -27,7 +30,7 @@ fn the_next_daemon_of_the_boot_goes_on() {
     assign(&mut Registry::open(&path, "boot-1").unwrap(), &["a", "b"]);
     let mut registry = Registry::open(&path, "boot-1").unwrap();
     assert!(registry.is_continued());
-    assert_eq!(assign(&mut registry, &["b", "c"]), [1, 2, 4, 5]);
+    assert_eq!(assign(&mut registry, &["b", "c"]), [17, 18]);
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn another_boot_starts_anew() {
     assign(&mut Registry::open(&path, "boot-1").unwrap(), &["a", "b"]);
     let mut registry = Registry::open(&path, "boot-2").unwrap();
     assert!(!registry.is_continued());
-    assert_eq!(assign(&mut registry, &["b"]), [1, 2, 3]);
+    assert_eq!(assign(&mut registry, &["b"]), [16]);
 }
 
 #[test]
@@ -44,9 +47,9 @@ fn a_damaged_file_is_an_error() {
     for text in [
         "",
         "{",
-        r#"{"boot-id":"boot-1","next":3,"ids":{"a":3}}"#,
-        r#"{"boot-id":"boot-1","next":5,"ids":{"a":3,"b":3}}"#,
-        r#"{"boot-id":"boot-1","next":5,"ids":{"a":2}}"#,
+        r#"{"boot-id":"boot-1","next":16,"ids":{"a":16}}"#,
+        r#"{"boot-id":"boot-1","next":18,"ids":{"a":16,"b":16}}"#,
+        r#"{"boot-id":"boot-1","next":18,"ids":{"a":15}}"#,
     ] {
         let (_directory, path) = file();
         fs::write(&path, text).unwrap();
@@ -61,7 +64,7 @@ fn numbers_run_out_rather_than_repeat() {
     let text = format!(r#"{{"boot-id":"b","next":{MAX_IDENTITIES},"ids":{{}}}}"#);
     fs::write(&path, text).unwrap();
     let mut registry = Registry::open(&path, "b").unwrap();
-    let names = ["unknown", "unknown-agent", "a"].into_iter();
+    let names = BUILT_IN.into_iter().chain(["a"]);
     assert!(matches!(registry.assign(names), Err(RegistryError::Full)));
 }
 
@@ -70,10 +73,10 @@ fn no_number_is_given_that_is_not_on_disk() {
     let (directory, path) = file();
     let mut registry = Registry::open(&path, "b").unwrap();
     drop(directory);
-    let names = || ["unknown", "unknown-agent", "a"].into_iter();
+    let names = || BUILT_IN.into_iter().chain(["a"]);
     assert!(matches!(
         registry.assign(names()),
         Err(RegistryError::Io { .. })
     ));
-    assert_eq!(registry.ids().count(), 2);
+    assert_eq!(registry.ids().count(), BUILT_IN.len());
 }

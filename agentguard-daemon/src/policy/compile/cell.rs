@@ -8,7 +8,7 @@ use agentguard_common::{
     policy::{RuleEntry, RuleKey},
 };
 
-use super::port::ClassedPorts;
+use super::{fact::Mask, port::ClassedPorts};
 use crate::policy::Effect;
 
 /// A rule, and the classes that it covers.
@@ -22,6 +22,8 @@ pub(super) struct ClassedRule {
     /// Sorted.
     pub(super) addresses: Vec<u32>,
     pub(super) ports: ClassedPorts,
+    /// Without this it covers nothing.
+    pub(super) condition: Mask,
 }
 
 /// The rules of one set of roles, in the order of their numbers.

@@ -1,5 +1,6 @@
 use agentguard_common::{
     connection::{Address, Connection, Direction, Protocol},
+    identity::{FLAG_ENFORCE, FLAG_PRESENT, FLAG_QUIET, FLAG_RAW_SOCKETS, FLAG_RESTRICTED},
     policy::{RuleKey, Tables as _},
 };
 
@@ -45,6 +46,7 @@ fn the_example_is_valid_without_warnings() {
     let policy = policy(include_str!("../../../policy.example.toml"));
     let host = HostFacts {
         resolvers: vec!["192.0.2.53".parse().unwrap()],
+        ..HostFacts::default()
     };
     let warnings = review(&policy, &host, "2026-01-01T00:00:00Z".parse().unwrap());
     assert!(warnings.is_empty(), "{warnings}");
@@ -119,7 +121,7 @@ fn identities_with_the_same_roles_share_a_profile() {
          [identities.d]\nclass = \"ci\"\nroles = [\"r\"]\nmatch = [{ cgroup = \"/d\" }]\n",
     );
     let profiles: Vec<u32> = compiled.identities.iter().map(|i| i.profile).collect();
-    assert_eq!(profiles, [0, 0, 1, 1, 0, 2]);
+    assert_eq!(profiles, [0, 0, 0, 0, 0, 1, 1, 0, 2]);
 }
 
 #[test]
@@ -138,6 +140,9 @@ fn flags_follow_class_mode_roles_and_defaults() {
         [
             FREE | FLAG_RESTRICTED,
             FREE,
+            FREE | FLAG_RESTRICTED,
+            FREE | FLAG_RESTRICTED,
+            FREE | FLAG_RESTRICTED,
             FREE,
             FREE | FLAG_RESTRICTED | FLAG_RAW_SOCKETS,
             FLAG_PRESENT | FLAG_RESTRICTED,
@@ -199,9 +204,9 @@ fn only_the_unknown_rest_of_the_host_is_quiet() {
         let flags = compiled(text).identities;
         flags.iter().map(|i| i.flags & FLAG_QUIET != 0).collect()
     };
-    assert_eq!(quiet(""), [true, false]);
+    assert_eq!(quiet(""), [true, false, true, true, true]);
     let open = "[defaults]\nunknown-agent = \"allow\"\n\
                 [identities.a]\nclass = \"unknown\"\nmatch = [{ cgroup = \"/a\" }]\n";
-    assert_eq!(quiet(open), [true, false, false]);
-    assert_eq!(quiet("[defaults]\nunknown = \"deny\"\n"), [false, false]);
+    assert_eq!(quiet(open), [true, false, true, true, true, false]);
+    assert_eq!(quiet("[defaults]\nunknown = \"deny\"\n"), [false; 5]);
 }

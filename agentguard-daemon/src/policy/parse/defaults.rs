@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use super::{
-    identity::parse_choice,
+    choice::parse_choice,
     reader::{Keys, Reader},
 };
 use crate::policy::{Defaults, Effect, source::Place};

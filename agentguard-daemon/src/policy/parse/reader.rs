@@ -9,6 +9,7 @@ use toml::{
 
 use super::value;
 use crate::policy::{
+    compiled::BUILT_IN,
     diagnostic::{Diagnostic, Diagnostics},
     source::{Place, Source},
     spelling::nearest,
@@ -142,11 +143,16 @@ impl<'a> Reader<'a> {
             );
             return false;
         }
-        if noun == "identity" && ["unknown", "unknown-agent"].contains(&name) {
+        if noun == "identity" && BUILT_IN.contains(&name) {
+            let mend = if name.starts_with("unknown") {
+                format!("give yours another name, or set `{name}` in `[defaults]`")
+            } else {
+                format!("give yours another name, such as `my-{name}`")
+            };
             self.error(
                 span,
                 format!("`{name}` is the name of a built-in identity"),
-                format!("give yours another name, or set `{name}` in `[defaults]`"),
+                mend,
             );
             return false;
         }
@@ -283,6 +289,19 @@ impl<'a> Reader<'a> {
             );
         }
         Some(texts)
+    }
+
+    /// The strings of an array, or a single one; entries of another type are reported and left out.
+    pub(super) fn one_or_more<'t>(
+        &mut self,
+        table: &'t DeTable<'_>,
+        key: &str,
+    ) -> Option<Vec<(&'t str, Range<usize>)>> {
+        if value(table, key)?.get_ref().is_array() {
+            self.strings(table, key)
+        } else {
+            self.string(table, key).map(|found| vec![found])
+        }
     }
 
     fn text<'t>(&mut self, found: &'t Spanned<DeValue<'_>>, key: &str) -> Option<&'t str> {

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::{
     address, port,
     reader::{Keys, Reader},
+    selector,
 };
 use crate::policy::{Effect, Role, Rule, source::Place};
 
@@ -18,7 +19,7 @@ pub(in crate::policy) const KEYS: Keys = Keys {
 };
 
 pub(in crate::policy) const RULE_KEYS: Keys = Keys {
-    known: &["zones", "addresses", "ports", "deny"],
+    known: &["zones", "addresses", "ports", "deny", "requires"],
     later: &[
         NO_LIMITS,
         ("names", "write the addresses that they have in `addresses`"),
@@ -71,6 +72,7 @@ fn parse_rule(reader: &mut Reader<'_>, table: &DeTable<'_>, place: Place) -> Rul
         } else {
             Effect::Allow
         },
+        requires: selector::parse_requires(reader, table),
         place,
     }
 }

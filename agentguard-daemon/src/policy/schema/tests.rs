@@ -3,19 +3,27 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
-use crate::policy::parse::{DEFAULTS, IDENTITY, Keys, MATCH, POLICY_FILE, ROLE, RULE, ZONE};
+use crate::policy::parse::{
+    CLASS, CONTAINER, DEFAULTS, IDENTITY, Keys, LAUNCHER, MATCH, POLICY_FILE, REQUIRES, ROLE, RULE,
+    TAGS, ZONE,
+};
 
 #[test]
 fn the_schema_has_the_keys_of_the_parser() {
     let schema = schema().to_value();
     let definition = |name: &str| schema.pointer(&format!("/$defs/{name}")).unwrap();
-    let tables: [(&Value, &Keys); 7] = [
+    let tables: [(&Value, &Keys); 12] = [
         (&schema, &POLICY_FILE),
         (definition("ZoneTable"), &ZONE),
         (definition("RoleTable"), &ROLE),
         (definition("RuleTable"), &RULE),
         (definition("IdentityTable"), &IDENTITY),
         (definition("MatchTable"), &MATCH),
+        (definition("ContainerTable"), &CONTAINER),
+        (definition("RequiresTable"), &REQUIRES),
+        (definition("ClassTable"), &CLASS),
+        (definition("TagsTable"), &TAGS),
+        (definition("LauncherTable"), &LAUNCHER),
         (definition("DefaultsTable"), &DEFAULTS),
     ];
     for (table, keys) in tables {
@@ -28,7 +36,7 @@ fn the_schema_has_the_keys_of_the_parser() {
 }
 
 #[test]
-fn only_class_match_and_addresses_are_required() {
+fn only_class_addresses_and_what_is_launched_are_required() {
     let schema = schema().to_value();
     let required = |pointer: &str| {
         schema
@@ -43,6 +51,10 @@ fn only_class_match_and_addresses_are_required() {
     assert_eq!(required("/$defs/RuleTable"), Value::Null);
     assert_eq!(
         required("/$defs/IdentityTable"),
-        serde_json::json!(["class", "match"])
+        serde_json::json!(["class"])
+    );
+    assert_eq!(
+        required("/$defs/LauncherTable"),
+        serde_json::json!(["identities"])
     );
 }
