@@ -6,7 +6,7 @@
 //! hands to [`crate::sink`].
 //!
 //! ```
-//! # use agentguard_daemon::audit::{AuditRecord, BootClock, Host, Process, Trail, Untrusted};
+//! # use agentguard_daemon::audit::{AuditRecord, BootClock, Host, Process, Program, Trail, Untrusted};
 //! # fn example(events: Vec<agentguard_common::audit::AuditEvent>, now_ns: u64) -> Vec<String> {
 //! # let host = Host { version: "0.1.0".into(), hostname: "host".into(), boot_id: "b".into() };
 //! let mut lines = Vec::new();
@@ -14,7 +14,9 @@
 //! let clock = BootClock::new("2026-01-01T00:00:00Z".parse().unwrap());
 //! trail.note(AuditRecord::DaemonStarted { time: clock.wall(now_ns) }, &mut lines);
 //! for event in events {
-//!     let process = Process { exe: Some(Untrusted::new(b"/usr/bin/curl")), cgroup: None };
+//!     let exe = Some(Untrusted::new(b"/usr/bin/curl"));
+//!     let program = Program { exe, ..Program::default() };
+//!     let process = Process { program: Some(program.into()), ..Process::default() };
 //!     trail.receive(event, process, clock, now_ns, &mut lines);
 //! }
 //! trail.flush_due(now_ns, &mut lines); // Again at `trail.next_deadline()`.
@@ -44,6 +46,9 @@ pub use self::{
     names::{Actor, Names},
     ocsf::Host,
     recent::{Entry, Filter, Recent},
-    record::{AuditRecord, BootClock, EventsLost, Loss, PolicyLoaded, PolicyRejected, Process},
+    record::{
+        Ancestor, AuditRecord, BootClock, EventsLost, Loss, PolicyLoaded, PolicyRejected, Process,
+        Program,
+    },
     trail::Trail,
 };

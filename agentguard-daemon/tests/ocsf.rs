@@ -14,8 +14,8 @@ use agentguard_common::{
 };
 use agentguard_daemon::{
     audit::{
-        Actor, AuditRecord, BootClock, EventsLost, Host, Loss, Names, PolicyLoaded, PolicyRejected,
-        Process, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
+        Actor, Ancestor, AuditRecord, BootClock, EventsLost, Host, Loss, Names, PolicyLoaded,
+        PolicyRejected, Process, Program, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -217,9 +217,18 @@ fn trail(text: &str) -> Trail {
 }
 
 fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
+    let exe = Some(Untrusted::new(path));
+    let program = Program {
+        exe: exe.clone(),
+        script: exe.clone(),
+        login_uid: Some(1000),
+        session_id: Some(3),
+        ancestors: vec![Ancestor { pid: 7, exe }; 8],
+    };
     let process = Process {
-        exe: Some(Untrusted::new(path)),
+        program: Some(program.into()),
         cgroup: Some(Untrusted::new(path)),
+        run: Some("cgroup-4711".into()),
     };
     let clock = BootClock::new("2026-11-24T00:00:00Z".parse().unwrap());
     let mut lines = Vec::new();

@@ -87,8 +87,10 @@ pub struct Tag {
     pub pid: u32,
     pub uid: u32,
     pub comm: [u8; 16],
+    /// Traffic class that was set, plus one; 0 for none.
+    pub traffic_class: u32,
     pub rank: Rank,
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
     /// Its flow.
     pub flow: Flow,
     /// Cached judgements: packets out, packets in.

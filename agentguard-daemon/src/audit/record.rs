@@ -39,13 +39,48 @@ impl BootClock {
     }
 }
 
-/// What the caller could still read of the process behind an event.
+/// What is known of the process behind an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Path of its executable, `None` if it was gone already.
-    pub exe: Option<Untrusted>,
+    /// What it ran when it made the call, `None` where the kernel's word of that was lost.
+    pub program: Option<Arc<Program>>,
     /// Path of its cgroup below the cgroup root.
     pub cgroup: Option<Untrusted>,
+    /// What tells two runs of one unit or container apart.
+    pub run: Option<String>,
+}
+
+/// What a process runs, and how it came to that. The kernel told it at `exec`: it is not read from
+/// `/proc`, where a process that ends at once leaves nothing and one that goes on can lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Path of the executable.
+    pub exe: Option<Untrusted>,
+    /// Path of the script that it interprets.
+    pub script: Option<Untrusted>,
+    /// The user who logged in, where somebody did.
+    pub login_uid: Option<u32>,
+    /// The audit session.
+    pub session_id: Option<u32>,
+    /// The parent, its parent and so on.
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A process that led to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    /// Its id.
+    pub pid: u32,
+    /// What it ran.
+    pub exe: Option<Untrusted>,
+}
+
+impl Process {
+    /// Path of the executable, if it is known.
+    #[must_use]
+    pub fn exe(&self) -> Option<&Untrusted> {
+        self.program.as_ref()?.exe.as_ref()
+    }
 }
 
 /// One event of the kernel, or several that differ in nothing that matters.

@@ -38,7 +38,7 @@ pub fn terminal_line(record: &AuditRecord) -> String {
 fn connection(record: &ConnectionRecord) -> String {
     let event = &record.event;
     let rule = record.rule.as_ref().map_or("-", |rule| &rule.name);
-    let exe = record.process.exe.as_ref();
+    let exe = record.process.exe();
     let program = exe.map_or_else(
         || text(record.comm()),
         |exe| exe.file_name().escape(COLUMN).text,

@@ -2,6 +2,7 @@
 
 use agentguard_common::{
     audit::{AuditEvent, EventKind, Hook},
+    cgroup::Rank,
     connection::{Direction, Protocol},
     verdict::{Reason, Verdict},
 };
@@ -91,5 +92,17 @@ pub(super) fn of_target(event: &AuditEvent) -> String {
     match event.protocol {
         Protocol::Tcp | Protocol::Udp => std::net::SocketAddr::new(ip, port).to_string(),
         Protocol::Icmp | Protocol::Other => ip.to_string(),
+    }
+}
+
+/// What made a process an identity, in the words of the documentation.
+pub(super) const fn of_rank(rank: Rank) -> &'static str {
+    match rank {
+        Rank::Default => "default",
+        Rank::Session => "session",
+        Rank::Cgroup => "cgroup",
+        Rank::Unit => "unit",
+        Rank::Executable => "executable",
+        Rank::Launch => "launch",
     }
 }

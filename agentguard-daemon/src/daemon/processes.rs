@@ -1,7 +1,10 @@
 //! Processes: what they run is learnt as they start it, and what policy makes of that is handed out
 //! again when policy changes.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use agentguard_common::process::{NO_EXEC, ProcessLabel};
 
@@ -9,7 +12,7 @@ use super::{
     Daemon,
     process::scan::{self, FoundProcess},
 };
-use crate::identity::execution::Execution;
+use crate::{audit::Program, identity::execution::Execution};
 
 /// Numbers of execs that began before the programs were loaded: the kernel never counts so far.
 const FIRST_FOUND: u64 = 1 << 63;
@@ -44,15 +47,16 @@ impl Daemon {
         }
     }
 
-    /// What is known of an exec; it may still be on its way.
-    pub(super) fn execution(&mut self, id: u64) -> Option<&Execution> {
+    /// What is known of an exec, for records. The kernel's word of it comes before the first event of
+    /// its process, but in another ring: it may still be there.
+    pub(super) fn program(&mut self, id: u64) -> Option<Arc<Program>> {
         if id == NO_EXEC {
             return None;
         }
         if self.executions.get(id).is_none() {
             self.follow_processes();
         }
-        self.executions.get(id)
+        self.executions.program(id)
     }
 
     /// Looks at the processes that were there before the programs, or that an earlier daemon knew. The

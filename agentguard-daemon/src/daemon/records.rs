@@ -1,9 +1,6 @@
 //! From the ring to the sinks: what the kernel saw, in batches.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use agentguard_common::{audit::AuditEvent, capacity::AUDIT_RING_BYTES, identity::AgentId};
 use jiff::Timestamp;
@@ -11,7 +8,6 @@ use jiff::Timestamp;
 use super::{
     Daemon,
     clock::{boot_clock, boot_now_ns},
-    process::executable,
 };
 use crate::audit::{Process, Untrusted};
 
@@ -44,7 +40,6 @@ impl Daemon {
     /// Whether the ring was read to its end.
     fn record_batch(&mut self) -> bool {
         let clock = boot_clock();
-        let mut executables: HashMap<u32, Option<Untrusted>> = HashMap::new();
         for _ in 0..BATCH {
             let event = match self.audit_ring.next() {
                 Some(Ok(event)) => event,
@@ -55,7 +50,7 @@ impl Daemon {
                 }
                 None => return true,
             };
-            let process = self.process_of(&event, &mut executables);
+            let process = self.process_of(&event);
             let now_ns = boot_now_ns();
             self.trail
                 .receive(event, process, clock, now_ns, &mut self.lines);
@@ -63,19 +58,12 @@ impl Daemon {
         false
     }
 
-    /// A batch takes milliseconds: within one a process is looked at once.
-    fn process_of(
-        &self,
-        event: &AuditEvent,
-        executables: &mut HashMap<u32, Option<Untrusted>>,
-    ) -> Process {
-        let exe = executables
-            .entry(event.pid)
-            .or_insert_with(|| executable(event.pid, event.time_ns));
-        let cgroup = self.paths.path(event.cgroup_id);
+    fn process_of(&mut self, event: &AuditEvent) -> Process {
         Process {
-            exe: exe.clone(),
-            cgroup: cgroup.map(Untrusted::new),
+            program: self.program(event.exec_id),
+            cgroup: self.paths.path(event.cgroup_id).map(Untrusted::new),
+            // A unit gets a new cgroup each time it starts, and ids of cgroups do not repeat.
+            run: (event.cgroup_id != 0).then(|| format!("cgroup-{}", event.cgroup_id)),
         }
     }
 

@@ -2,7 +2,10 @@
 //! until they start programs of their own.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use agentguard_common::{
     executable::{self, NO_SET},
@@ -11,7 +14,10 @@ use agentguard_common::{
     process::{EXEC_ON_HOST, ExecEvent, FLAG_INHERIT, NO_EXEC, ProcessLabel},
 };
 
-use crate::policy::selection::{Choice, ExecutableSet, Selection};
+use crate::{
+    audit::{Ancestor, Program, Untrusted},
+    policy::selection::{Choice, ExecutableSet, Selection},
+};
 
 /// Execs that are kept before those of ended processes are forgotten.
 const KEPT: usize = 16_384;
@@ -90,29 +96,33 @@ pub fn set(id: u32) -> Option<u32> {
 
 /// The execs by their numbers.
 #[derive(Debug, Default)]
-pub struct Executions(BTreeMap<u64, Execution>);
+pub struct Executions {
+    known: BTreeMap<u64, Execution>,
+    /// Those that records have told of, as they tell.
+    told: HashMap<u64, Arc<Program>>,
+}
 
 impl Executions {
     /// Adds one.
     pub fn insert(&mut self, id: u64, execution: Execution) {
-        self.0.insert(id, execution);
+        self.known.insert(id, execution);
     }
 
     /// What is known of one.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<&Execution> {
-        self.0.get(&id)
+        self.known.get(&id)
     }
 
     /// The greatest number.
     #[must_use]
     pub fn last(&self) -> Option<u64> {
-        self.0.keys().next_back().copied()
+        self.known.keys().next_back().copied()
     }
 
     /// All of them, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Execution)> {
-        self.0.iter().map(|(&id, execution)| (id, execution))
+        self.known.iter().map(|(&id, execution)| (id, execution))
     }
 
     /// The execs of the parent, its parent and so on, the nearest first.
@@ -128,10 +138,34 @@ impl Executions {
         .take(MAX_ANCESTORS)
     }
 
+    /// What records tell of one.
+    pub fn program(&mut self, id: u64) -> Option<Arc<Program>> {
+        if let Some(program) = self.told.get(&id) {
+            return Some(program.clone());
+        }
+        let execution = self.get(id)?;
+        let text = |path: &Option<Box<[u8]>>| path.as_deref().map(Untrusted::new);
+        let program = Arc::new(Program {
+            exe: text(&execution.path),
+            script: text(&execution.script),
+            login_uid: execution.login_uid,
+            session_id: execution.session_id,
+            ancestors: self
+                .ancestors(id)
+                .map(|ancestor| Ancestor {
+                    pid: ancestor.pid,
+                    exe: text(&ancestor.path),
+                })
+                .collect(),
+        });
+        self.told.insert(id, program.clone());
+        Some(program)
+    }
+
     /// Whether it is time to [`Self::forget`].
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.len() > KEPT
+        self.known.len() > KEPT
     }
 
     /// Forgets the execs that no process runs and that are nobody's ancestor, but for the last.
@@ -139,21 +173,22 @@ impl Executions {
         let mut kept: HashSet<u64> = HashSet::new();
         let mut open: Vec<u64> = running.into_iter().collect();
         while let Some(id) = open.pop() {
-            if let Some(execution) = self.0.get(&id)
+            if let Some(execution) = self.known.get(&id)
                 && kept.insert(id)
             {
                 open.extend([execution.parent, execution.former]);
             }
         }
         let ended: Vec<u64> = self
-            .0
+            .known
             .keys()
             .copied()
             .filter(|id| !kept.contains(id))
             .collect();
         let surplus = ended.len().saturating_sub(KEPT_ENDED);
         for id in ended.into_iter().take(surplus) {
-            self.0.remove(&id);
+            self.known.remove(&id);
+            self.told.remove(&id);
         }
     }
 }

@@ -15,7 +15,7 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use super::{PASS, REFUSE};
 use crate::{
-    clock, flow, identity, policy,
+    clock, flow, identity, mark, policy,
     tag::{self, Origin},
     verdict::Judgement,
 };
@@ -102,6 +102,7 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
     let judgement = Judgement::of_both(active, caller, tag.identity, &connection, now_ns);
     tag.note_task(&found);
     tag.claim(active, caller);
+    mark::caller(context, socket, tag, &active.record(tag.identity));
     tag.origin = Origin::Outbound;
     // The packets of the flow would be judged in just the same way. Datagrams need not follow.
     if matches!(connection.protocol, Protocol::Tcp)

@@ -18,7 +18,7 @@ use crate::{
     audit::{self, Subject},
     clock, flow,
     headers::Headers,
-    identity,
+    identity, mark,
     policy::{self, Active},
     tag::{self, Origin, Tag},
     verdict::Judgement,
@@ -84,6 +84,9 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         listening: tcp && state == TCP_LISTEN,
     };
     let record = active.record(tag.identity);
+    if way == Way::Out {
+        mark::packet(context.skb.skb, &record);
+    }
     if !record.has(FLAG_RESTRICTED) && record.expires_ns == NEVER {
         packet.count(tag);
         return PASS;

@@ -16,7 +16,7 @@ use aya_ebpf::{helpers::generated::bpf_set_retval, macros::cgroup_sock, programs
 use super::{PASS, REFUSE, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 use crate::{
     audit::{self, Subject},
-    clock, flow, identity, layout, policy, tag,
+    clock, flow, identity, layout, mark, policy, tag,
     verdict::Judgement,
 };
 
@@ -50,6 +50,7 @@ fn sock_create(context: SockContext) -> i32 {
     };
     tag.identity = caller;
     tag.note_task(&found);
+    mark::socket(context.sock, &record);
     // SAFETY: the context of the running program.
     let (kind, protocol) = unsafe { ((*context.sock).type_, (*context.sock).protocol) };
     let Some(reason) = objection(&record, kind, protocol) else {

@@ -14,12 +14,12 @@ use super::{
     limit, policy,
     schema::{
         Actor, Boundary, Classification, ConnectionInfo, Endpoint, Event, File, FirewallRule, Own,
-        OwnConnection, Process, ProtocolVersion, Status, Traffic, Unmapped, User,
+        OwnConnection, Process, ProtocolVersion, Session, Status, Traffic, Unmapped, User,
     },
 };
 use crate::audit::{
     names,
-    record::{ConnectionRecord, ip_of},
+    record::{Ancestor, ConnectionRecord, ip_of},
     words,
 };
 
@@ -81,11 +81,12 @@ pub(super) fn named_actor(actor: &names::Actor, text: &mut Text) -> Actor {
         app_name: name,
         process: None,
         user: None,
+        session: None,
     }
 }
 
 fn actor(record: &ConnectionRecord, text: &mut Text) -> Actor {
-    let file = record.process.exe.as_ref().map(|exe| File {
+    let file = record.process.exe().map(|exe| File {
         name: text.of_untrusted(&exe.file_name(), limit::NAME),
         path: text.of_untrusted(exe, limit::PATH),
         type_id: 8,
@@ -100,6 +101,9 @@ fn actor(record: &ConnectionRecord, text: &mut Text) -> Actor {
         }),
         user: Some(User {
             uid: record.event.uid.to_string(),
+        }),
+        session: (record.process.run.as_ref()).map(|run| Session {
+            uid: text.of(run, limit::HOST),
         }),
         ..named_actor(&record.actor, text)
     }
@@ -250,6 +254,7 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
     let actor = &record.actor;
     let mut short = |value: &Option<String>, limit| value.as_ref().map(|it| text.of(it, limit));
     let is_socket = event.kind == EventKind::Socket;
+    let program = record.process.program.as_deref();
     OwnConnection {
         class: words::of_class(actor.class),
         owner: short(&actor.owner, limit::NAME),
@@ -265,10 +270,29 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
         cgroup_id: event.cgroup_id,
         cgroup: (record.process.cgroup.as_ref())
             .map(|cgroup| text.of_untrusted(cgroup, limit::PATH)),
+        by: words::of_rank(event.rank),
+        script: program
+            .and_then(|program| program.script.as_ref())
+            .map(|script| text.of_untrusted(script, limit::PATH)),
+        login_uid: program.and_then(|program| program.login_uid),
+        session_id: program.and_then(|program| program.session_id),
+        ancestors: program.map_or_else(Vec::new, |program| {
+            let ancestors = program.ancestors.iter();
+            ancestors
+                .map(|ancestor| of_ancestor(ancestor, text))
+                .collect()
+        }),
         socket_cookie: event.socket_cookie.to_string(),
         socket_type: is_socket.then_some(event.remote_port),
         socket_protocol: is_socket.then_some(event.local_port),
     }
+}
+
+/// `/usr/bin/bash[4711]`.
+fn of_ancestor(ancestor: &Ancestor, text: &mut Text) -> String {
+    let exe = ancestor.exe.as_ref();
+    let exe = exe.map_or_else(|| "?".to_owned(), |exe| text.of_untrusted(exe, limit::NAME));
+    format!("{exe}[{}]", ancestor.pid)
 }
 
 fn message(record: &ConnectionRecord, rule: Option<&FirewallRule>, text: &mut Text) -> String {

@@ -127,6 +127,14 @@ pub(super) struct Actor {
     pub(super) process: Option<Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session: Option<Session>,
+}
+
+/// One run of a unit or container.
+#[derive(Debug, Serialize)]
+pub(super) struct Session {
+    pub(super) uid: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -255,6 +263,16 @@ pub(super) struct OwnConnection {
     pub(super) cgroup_id: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cgroup: Option<String>,
+    /// What made it this identity.
+    pub(super) by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) script: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) login_uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session_id: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ancestors: Vec<String>,
     /// Text: most JSON readers lose digits of a number this large.
     pub(super) socket_cookie: String,
     #[serde(skip_serializing_if = "Option::is_none")]
