@@ -2,6 +2,7 @@
 
 mod control;
 mod demo;
+mod executable;
 mod lifecycle;
 mod limits;
 mod names;
