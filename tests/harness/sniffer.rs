@@ -23,6 +23,8 @@ use crate::{
 /// The first bytes of a frame that are kept.
 const SNAP_BYTES: usize = 512;
 const ETHERNET_BYTES: usize = 14;
+const V4_HEADER_BYTES: usize = 20;
+const V6_HEADER_BYTES: usize = 40;
 const FENCE_PORT: u16 = 9;
 
 /// One packet as it came off the wire.
@@ -43,6 +45,36 @@ impl Packet {
         self.bytes
             .windows(marker.len())
             .any(|window| window == marker.as_bytes())
+    }
+
+    /// Bytes of the IP packet, by its header: there may be more than were kept.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        Some(if self.destination.is_ipv4() {
+            u64::from(self.word(2)?)
+        } else {
+            u64::from(self.word(4)?) + V6_HEADER_BYTES as u64
+        })
+    }
+
+    /// Protocol number, source and destination port of a packet without options or extensions.
+    #[must_use]
+    pub fn transport(&self) -> Option<(u8, u16, u16)> {
+        let (protocol, at) = if self.destination.is_ipv4() {
+            (9, V4_HEADER_BYTES)
+        } else {
+            (6, V6_HEADER_BYTES)
+        };
+        Some((
+            *self.bytes.get(protocol)?,
+            self.word(at)?,
+            self.word(at + 2)?,
+        ))
+    }
+
+    fn word(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_be_bytes(bytes))
     }
 }
 
@@ -148,6 +180,16 @@ impl Sniffer {
             .filter(|packet| packet.destination == destination)
             .cloned()
             .collect()
+    }
+
+    /// Takes all packets that were recorded up to now: later calls know nothing of them.
+    ///
+    /// # Panics
+    ///
+    /// If the reader did.
+    #[must_use]
+    pub fn take(&self) -> Vec<Packet> {
+        std::mem::take(&mut *self.packets.lock().expect("no reader panics"))
     }
 
     fn lost(&self) -> u32 {
