@@ -25,6 +25,8 @@ const SNAP_BYTES: usize = 512;
 const ETHERNET_BYTES: usize = 14;
 const V4_HEADER_BYTES: usize = 20;
 const V6_HEADER_BYTES: usize = 40;
+const UDP_HEADER_BYTES: usize = 8;
+const TCP: u8 = 6;
 const FENCE_PORT: u16 = 9;
 
 /// One packet as it came off the wire.
@@ -60,16 +62,38 @@ impl Packet {
     /// Protocol number, source and destination port of a packet without options or extensions.
     #[must_use]
     pub fn transport(&self) -> Option<(u8, u16, u16)> {
-        let (protocol, at) = if self.destination.is_ipv4() {
-            (9, V4_HEADER_BYTES)
-        } else {
-            (6, V6_HEADER_BYTES)
-        };
+        let protocol = if self.destination.is_ipv4() { 9 } else { 6 };
+        let at = self.ip_header_bytes();
         Some((
             *self.bytes.get(protocol)?,
             self.word(at)?,
             self.word(at + 2)?,
         ))
+    }
+
+    /// The flags of a TCP packet without options or extensions of IP.
+    #[must_use]
+    pub fn tcp_flags(&self) -> Option<u8> {
+        self.bytes.get(self.ip_header_bytes() + 13).copied()
+    }
+
+    /// Bytes of the IP and TCP or UDP headers of a packet without options or extensions of IP.
+    #[must_use]
+    pub fn header_bytes(&self) -> Option<u64> {
+        let at = self.ip_header_bytes();
+        let transport = match self.transport()?.0 {
+            TCP => usize::from(*self.bytes.get(at + 12)? >> 4) * 4,
+            _ => UDP_HEADER_BYTES,
+        };
+        u64::try_from(at + transport).ok()
+    }
+
+    fn ip_header_bytes(&self) -> usize {
+        if self.destination.is_ipv4() {
+            V4_HEADER_BYTES
+        } else {
+            V6_HEADER_BYTES
+        }
     }
 
     fn word(&self, at: usize) -> Option<u16> {
