@@ -1,7 +1,9 @@
 //! One binary for all end-to-end tests.
 
+mod closed;
 mod control;
 mod demo;
+mod kernel_oracle;
 mod lifecycle;
 mod limits;
 mod names;
@@ -9,3 +11,4 @@ mod open;
 mod routes;
 mod scene;
 mod settings;
+mod swap;

@@ -3,9 +3,10 @@
 use std::{
     env, fs,
     fs::File,
+    io::{BufRead, BufReader, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output},
@@ -232,6 +233,25 @@ impl Daemon {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Writes a policy and puts it in force by the control socket, without a process for each time.
+    ///
+    /// # Panics
+    ///
+    /// If the daemon rejects it.
+    pub fn swap(&self, policy: &str) {
+        self.write_policy(policy);
+        let mut socket = UnixStream::connect(self.socket()).expect("the daemon listens");
+        socket
+            .write_all(b"{\"request\":\"reload\",\"wait\":true}\n")
+            .expect("the daemon reads");
+        let mut answer = String::new();
+        BufReader::new(socket)
+            .read_line(&mut answer)
+            .expect("the daemon answers");
+        let response: Value = serde_json::from_str(&answer).expect("it answers in JSON");
+        assert_eq!(response["response"], "reloaded", "{answer}");
     }
 
     /// Runs the command line with this daemon's settings.
