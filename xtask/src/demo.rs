@@ -171,12 +171,8 @@ impl Stage {
     /// Writes settings that keep everything below one directory.
     fn set(cgroups: &CgroupTree) -> Result<Self> {
         let directory = workspace::target().join("demo");
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot clear {}", directory.display()));
-            }
-            _ => fs::create_dir_all(directory.join("bpf"))?,
-        }
+        workspace::clear(&directory)?;
+        fs::create_dir(directory.join("bpf"))?;
         let stage = Self {
             config: directory.join("agentguard.toml"),
             events: directory.join("events.jsonl"),

@@ -11,10 +11,12 @@ mod ci;
 mod command;
 mod demo;
 mod setup;
+mod tally;
 mod test;
 #[cfg(test)]
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -33,6 +35,22 @@ enum Task {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Run the end-to-end tests on older kernels, in virtual machines.
+    Vm {
+        /// A series such as 6.1, instead of all that are kept working.
+        #[arg(long = "kernel", value_name = "SERIES")]
+        kernels: Vec<String>,
+        /// Passed on to the tests, such as a part of a name.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// What a virtual machine starts with.
+    #[command(hide = true)]
+    Guest {
+        /// Passed on to the tests.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
     /// Show agentguard at work on this host. Needs root; leaves nothing behind but its events.
     Demo,
     /// A program of the demo.
@@ -47,6 +65,8 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::kernel_toolchain().map(drop),
         Task::Build(options) => build::run(&options).map(drop),
         Task::Test { filter } => test::run(&filter),
+        Task::Vm { kernels, filter } => vm::run(&kernels, &filter),
+        Task::Guest { filter } => match vm::guest::run(&filter)? {},
         Task::Demo => demo::run(),
         Task::Play(role) => demo::program::play(&role),
         Task::Ci => ci::run(),
