@@ -49,7 +49,8 @@ pub(crate) fn kernel_toolchain() -> Result<Compiler> {
         )?;
     }
     let compiler = toolchain::distribution()?.context(
-        "the distribution's compiler has no usable LLVM: install a rustup nightly with rust-src",
+        "the distribution's compiler has no usable LLVM: add Debian's security updates to the sources \
+         of apt, which hold a newer one, or install a rustup nightly with rust-src",
     )?;
     install_linker(&compiler)?;
     Ok(compiler)
