@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use agentguard_tests::{audit, daemon::Daemon, judge::Judge, network::Zone, world::PORT};
@@ -64,22 +64,29 @@ fn an_established_flow_ends_with_its_right() {
 
 #[test]
 fn an_established_flow_ends_when_its_identity_expires_with_no_daemon_alive() {
-    const LIFETIME: Duration = Duration::from_secs(4);
     let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.sandbox, &policy(""));
+    let mut judge = scene.judge();
+    // What has to be done while the identity lives, once to see how long that takes here.
+    let rehearsal = Instant::now();
+    daemon.reload(&policy(""));
+    assert_eq!(scene.refusals(&mut judge), ENFORCED);
+    drop(scene.connect());
+    let lifetime = Duration::from_secs(4) + 3 * rehearsal.elapsed();
+
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("it is after 1970");
-    let end = rfc3339((now + LIFETIME).as_secs());
-    let text = policy("").replace(
+    let end = rfc3339((now + lifetime).as_secs());
+    let limited = policy("").replace(
         "roles = [\"r\"]",
         &format!("roles = [\"r\"]\nexpires = {end}"),
     );
-    let mut daemon = Daemon::start(&scene.sandbox, &text);
-    let mut judge = scene.judge();
+    daemon.reload(&limited);
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
     let (mut cut, cut_spec) = scene.connect();
     daemon.kill();
-    thread::sleep(LIFETIME);
+    thread::sleep(lifetime);
     cut.resume();
     cut.wait_ready();
     assert!(

@@ -24,8 +24,8 @@ use serde_json::Value;
 
 use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox, user::User};
 
-/// How long the daemon may take to come up, and to end.
-const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the daemon may take to come up, and to end. An emulated machine takes its time.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A daemon, and the files and pins that it leaves.
 ///
@@ -112,7 +112,8 @@ impl Daemon {
     pub fn restart(&mut self) {
         self.launch();
         let deadline = Instant::now() + LIFE_TIMEOUT;
-        while !self.cli(&["status", "--json"]).status.success() {
+        // To ask before there is a socket would only slow it down.
+        while !(self.socket().exists() && self.cli(&["status", "--json"]).status.success()) {
             let ended = self.child().try_wait().expect("look after the daemon");
             assert!(
                 ended.is_none() && Instant::now() < deadline,
