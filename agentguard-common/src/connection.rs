@@ -61,8 +61,10 @@ impl Address {
         self.bits() >> 32 == 0xffff
     }
 
-    /// The address that a packet to this one really goes to: Linux takes the unspecified address as
-    /// the host itself (`ip_route_output_key_hash_rcu`, `ip6_datagram_connect`).
+    /// The address that a call which names this one really reaches: Linux takes the unspecified
+    /// address as the host itself (`ip_route_output_key_hash_rcu`, `ip6_datagram_connect`).
+    ///
+    /// Not for what a packet carries: a ping socket sends to `::` by the default route.
     #[inline(always)]
     #[must_use]
     pub const fn destination(self) -> Self {
@@ -124,7 +126,8 @@ pub struct Connection {
     pub direction: Direction,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The other end; ignored for [`Direction::Bind`].
+    /// The other end as a packet has it, so [`Address::destination`] of what a call names; ignored
+    /// for [`Direction::Bind`].
     pub remote: Address,
     /// Port at the other end, host byte order; 0 where the protocol has none.
     pub remote_port: u16,

@@ -92,9 +92,7 @@ pub trait Tables {
 pub fn find_rule(tables: &impl Tables, profile: u32, connection: &Connection) -> Option<RuleEntry> {
     let address_class = match connection.direction {
         Direction::Bind => 0,
-        Direction::Egress | Direction::Ingress => {
-            tables.address_class(&connection.remote.destination())
-        }
+        Direction::Egress | Direction::Ingress => tables.address_class(&connection.remote),
     };
     let asked = rule_of(
         tables,

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 
 use agentguard_common::{
     connection::{Address, Connection, Direction, Protocol},
-    identity::NEVER,
+    identity::{FLAG_ENFORCE, FLAG_RAW_SOCKETS, FLAG_RESTRICTED, NEVER},
     policy::NO_RULE,
     verdict::{Verdict, decide},
 };
 use agentguard_daemon::policy::{
     self, HostFacts, Source, Sources,
-    compiled::{Compiled, CompiledTables},
+    compiled::{Compiled, CompiledIdentity, CompiledTables},
 };
 use oracle::{Answer, Dice, Probe};
 use proptest::prelude::*;
@@ -36,6 +36,13 @@ proptest! {
             let found = ask(&compiled, &tables, &identity.name, &probe);
             prop_assert_eq!(found, expected, "{} {:?}\n{}", identity.name, probe, policy.text);
         }
+        for identity in &policy.identities {
+            let record = find(&compiled, &identity.name).record(NEVER);
+            let refuses = record.has(FLAG_RESTRICTED)
+                && record.has(FLAG_ENFORCE)
+                && !record.has(FLAG_RAW_SOCKETS);
+            prop_assert_eq!(refuses, oracle::refuses_raw_sockets(identity), "{}", policy.text);
+        }
     }
 }
 
@@ -45,16 +52,24 @@ fn compile(text: &str) -> Compiled {
     policy::compile(&policy, &HostFacts::default()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn ask(compiled: &Compiled, tables: &CompiledTables<'_>, name: &str, probe: &Probe) -> Answer {
-    let identity = compiled
+fn find<'a>(compiled: &'a Compiled, name: &str) -> &'a CompiledIdentity {
+    compiled
         .identities
         .iter()
         .find(|identity| identity.name == name)
-        .expect("the identity is in the policy");
+        .expect("the identity is in the policy")
+}
+
+fn ask(compiled: &Compiled, tables: &CompiledTables<'_>, name: &str, probe: &Probe) -> Answer {
+    let identity = find(compiled, name);
     let seconds = |time: i64| u64::try_from(time).expect("a time after 1970");
     let expires = identity
         .expires
         .map_or(NEVER, |time| seconds(time.as_second()));
+    let remote = match probe.remote {
+        IpAddr::V4(address) => Address::from_v4(address.octets()),
+        IpAddr::V6(address) => Address(address.octets()),
+    };
     let connection = Connection {
         direction: match probe.direction {
             oracle::Direction::Egress => Direction::Egress,
@@ -67,9 +82,11 @@ fn ask(compiled: &Compiled, tables: &CompiledTables<'_>, name: &str, probe: &Pro
             oracle::Protocol::Icmp => Protocol::Icmp,
             oracle::Protocol::Other => Protocol::Other,
         },
-        remote: match probe.remote {
-            IpAddr::V4(address) => Address::from_v4(address.octets()),
-            IpAddr::V6(address) => Address(address.octets()),
+        // As the hooks of calls have it, and as those of packets do.
+        remote: if probe.is_named {
+            remote.destination()
+        } else {
+            remote
         },
         remote_port: probe.remote_port,
         local_port: probe.local_port,

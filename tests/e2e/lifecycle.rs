@@ -2,9 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use agentguard_tests::{audit, daemon::Daemon, judge::Judge, network::Zone, world::PORT};
@@ -65,22 +64,29 @@ fn an_established_flow_ends_with_its_right() {
 
 #[test]
 fn an_established_flow_ends_when_its_identity_expires_with_no_daemon_alive() {
-    const LIFETIME: Duration = Duration::from_secs(4);
     let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.sandbox, &policy(""));
+    let mut judge = scene.judge();
+    // What has to be done while the identity lives, once to see how long that takes here.
+    let rehearsal = Instant::now();
+    daemon.reload(&policy(""));
+    assert_eq!(scene.refusals(&mut judge), ENFORCED);
+    drop(scene.connect());
+    let lifetime = Duration::from_secs(4) + 3 * rehearsal.elapsed();
+
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("it is after 1970");
-    let end = rfc3339((now + LIFETIME).as_secs());
-    let text = policy("").replace(
+    let end = rfc3339((now + lifetime).as_secs());
+    let limited = policy("").replace(
         "roles = [\"r\"]",
         &format!("roles = [\"r\"]\nexpires = {end}"),
     );
-    let mut daemon = Daemon::start(&scene.sandbox, &text);
-    let mut judge = scene.judge();
+    daemon.reload(&limited);
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
     let (mut cut, cut_spec) = scene.connect();
     daemon.kill();
-    thread::sleep(LIFETIME);
+    thread::sleep(lifetime);
     cut.resume();
     cut.wait_ready();
     assert!(
@@ -128,56 +134,6 @@ fn enforcement_outlives_the_daemon_until_it_is_detached() {
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
     assert!(daemon.cli(&["detach"]).status.success());
     assert_eq!(scene.refusals(&mut judge), [false, false]);
-}
-
-#[test]
-fn a_swap_lets_nothing_denied_out_and_cuts_nothing_allowed() {
-    const SWAPS: u32 = 200;
-    let scene = Scene::new();
-    let daemon = Daemon::start(&scene.sandbox, &policy(""));
-    let (mut flow, flow_spec) = scene.connect();
-    let targets =
-        [Zone::Denied, Zone::Allowed].map(|zone| SocketAddr::new(scene.target(zone), PORT));
-    let done = AtomicBool::new(false);
-    let asked = thread::scope(|scope| {
-        let storm = scope.spawn(|| {
-            let mut asked: u64 = 0;
-            while !done.load(Ordering::Relaxed) {
-                // Probes live for minutes only, and the storm may last longer.
-                let mut judge = scene.judge();
-                for _ in 0..100 {
-                    let answers = judge.ask(targets.into_iter().cycle().take(200));
-                    for pair in answers.chunks_exact(2) {
-                        assert_eq!(pair, ENFORCED, "after {asked} questions");
-                    }
-                    asked += 200;
-                }
-            }
-            asked
-        });
-        for swap in 0..SWAPS {
-            // Another rule comes and goes, so that classes and cells move.
-            let more = if swap % 2 == 0 {
-                "[[roles.r.egress]]\naddresses = [\"192.0.2.0/24\"]\nports = [\"1-9/udp\"]\n"
-            } else {
-                ""
-            };
-            if storm.is_finished() {
-                break;
-            }
-            daemon.reload(&(policy("") + more));
-        }
-        done.store(true, Ordering::Relaxed);
-        storm.join().expect("every answer was right")
-    });
-    assert_eq!(daemon.status()["generation"], SWAPS + 1);
-    assert!(
-        asked > u64::from(SWAPS),
-        "only {asked} questions in {SWAPS} swaps"
-    );
-    flow.resume();
-    flow.wait_ready();
-    assert!(scene.marker_arrived(&flow_spec), "the allowed flow was cut");
 }
 
 #[test]

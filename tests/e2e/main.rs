@@ -1,8 +1,10 @@
 //! One binary for all end-to-end tests.
 
+mod closed;
 mod control;
 mod demo;
 mod executable;
+mod kernel_oracle;
 mod lifecycle;
 mod limits;
 mod names;
@@ -10,3 +12,4 @@ mod open;
 mod routes;
 mod scene;
 mod settings;
+mod swap;

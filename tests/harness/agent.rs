@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::{
     cgroup::Cgroup,
     network::Netns,
-    probe::{Report, Spec},
+    probe::{Report, Spec, Talk},
 };
 
 /// Where probes are started.
@@ -49,6 +49,20 @@ impl Agent<'_> {
         let spec = serde_json::to_string(spec).expect("a spec is plain data");
         let mut command = Command::new(probe_path());
         command.arg("route").arg(spec);
+        Probe::from(self.spawn(command))
+    }
+
+    /// Starts a probe that keeps a flow: it announces the flow, and then the end of each exchange
+    /// that [`Probe::resume`] asks for. [`Probe::finish`] has it close in good order.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn talk(&self, talk: &Talk) -> Probe {
+        let talk = serde_json::to_string(talk).expect("a talk is plain data");
+        let mut command = Command::new(probe_path());
+        command.arg("talk").arg(talk);
         Probe::from(self.spawn(command))
     }
 
@@ -136,6 +150,26 @@ impl Probe {
     /// If it is dead.
     pub fn resume(&mut self) {
         self.stdin.write_all(b"\n").expect("the probe waits");
+    }
+
+    /// Has a talk closed in good order, and waits until it is.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn finish(&mut self) {
+        self.stdin.write_all(b"close\n").expect("the probe waits");
+        assert_eq!(self.report(), Report::Done);
+    }
+
+    /// Kills it, as `kill -9` does, and waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be killed.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill the probe");
+        self.child.wait().expect("wait for the probe");
     }
 
     /// Its next report.

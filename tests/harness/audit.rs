@@ -9,8 +9,9 @@ use std::{
 
 use serde_json::Value;
 
-/// How long a record may take to appear. The first of its kind is never held back.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a record may take to appear. The first of its kind is never held back, but an emulated
+/// machine takes its time.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A file of events, one JSON object a line.
 #[derive(Clone, Debug)]

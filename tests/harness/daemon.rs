@@ -3,9 +3,10 @@
 use std::{
     env, fs,
     fs::File,
+    io::{BufRead, BufReader, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output},
@@ -23,8 +24,8 @@ use serde_json::Value;
 
 use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox, user::User};
 
-/// How long the daemon may take to come up, and to end.
-const LIFE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the daemon may take to come up, and to end. An emulated machine takes its time.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A daemon, and the files and pins that it leaves.
 ///
@@ -111,7 +112,8 @@ impl Daemon {
     pub fn restart(&mut self) {
         self.launch();
         let deadline = Instant::now() + LIFE_TIMEOUT;
-        while !self.cli(&["status", "--json"]).status.success() {
+        // To ask before there is a socket would only slow it down.
+        while !(self.socket().exists() && self.cli(&["status", "--json"]).status.success()) {
             let ended = self.child().try_wait().expect("look after the daemon");
             assert!(
                 ended.is_none() && Instant::now() < deadline,
@@ -232,6 +234,25 @@ impl Daemon {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+
+    /// Writes a policy and puts it in force by the control socket, without a process for each time.
+    ///
+    /// # Panics
+    ///
+    /// If the daemon rejects it.
+    pub fn swap(&self, policy: &str) {
+        self.write_policy(policy);
+        let mut socket = UnixStream::connect(self.socket()).expect("the daemon listens");
+        socket
+            .write_all(b"{\"request\":\"reload\",\"wait\":true}\n")
+            .expect("the daemon reads");
+        let mut answer = String::new();
+        BufReader::new(socket)
+            .read_line(&mut answer)
+            .expect("the daemon answers");
+        let response: Value = serde_json::from_str(&answer).expect("it answers in JSON");
+        assert_eq!(response["response"], "reloaded", "{answer}");
     }
 
     /// Runs the command line with this daemon's settings.

@@ -39,6 +39,36 @@ impl Spec {
     }
 }
 
+/// A flow that lasts, and what goes over it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Talk {
+    /// The protocol.
+    pub transport: Transport,
+    /// Whom it connects to; for [`Transport::TcpAccept`] the end that listens.
+    pub peer: SocketAddr,
+    /// Times that something goes out and something comes back, at each word of the harness.
+    pub rounds: u32,
+    /// Bytes that go out each time.
+    pub send: usize,
+    /// Bytes that come back each time.
+    pub receive: usize,
+}
+
+/// How a [`Talk`] comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// `connect` of a TCP socket.
+    TcpConnect,
+    /// `accept`; the port is announced before a peer is waited for.
+    TcpAccept,
+    /// `connect` of a UDP socket. What goes out is cut into datagrams of [`DATAGRAM_BYTES`].
+    UdpConnect,
+}
+
+/// Bytes in each datagram of a [`Talk`].
+pub const DATAGRAM_BYTES: usize = 1_024;
+
 /// The user `nobody`.
 pub const NOBODY: u32 = 65534;
 

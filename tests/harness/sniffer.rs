@@ -23,6 +23,10 @@ use crate::{
 /// The first bytes of a frame that are kept.
 const SNAP_BYTES: usize = 512;
 const ETHERNET_BYTES: usize = 14;
+const V4_HEADER_BYTES: usize = 20;
+const V6_HEADER_BYTES: usize = 40;
+const UDP_HEADER_BYTES: usize = 8;
+const TCP: u8 = 6;
 const FENCE_PORT: u16 = 9;
 
 /// One packet as it came off the wire.
@@ -43,6 +47,58 @@ impl Packet {
         self.bytes
             .windows(marker.len())
             .any(|window| window == marker.as_bytes())
+    }
+
+    /// Bytes of the IP packet, by its header: there may be more than were kept.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        Some(if self.destination.is_ipv4() {
+            u64::from(self.word(2)?)
+        } else {
+            u64::from(self.word(4)?) + V6_HEADER_BYTES as u64
+        })
+    }
+
+    /// Protocol number, source and destination port of a packet without options or extensions.
+    #[must_use]
+    pub fn transport(&self) -> Option<(u8, u16, u16)> {
+        let protocol = if self.destination.is_ipv4() { 9 } else { 6 };
+        let at = self.ip_header_bytes();
+        Some((
+            *self.bytes.get(protocol)?,
+            self.word(at)?,
+            self.word(at + 2)?,
+        ))
+    }
+
+    /// The flags of a TCP packet without options or extensions of IP.
+    #[must_use]
+    pub fn tcp_flags(&self) -> Option<u8> {
+        self.bytes.get(self.ip_header_bytes() + 13).copied()
+    }
+
+    /// Bytes of the IP and TCP or UDP headers of a packet without options or extensions of IP.
+    #[must_use]
+    pub fn header_bytes(&self) -> Option<u64> {
+        let at = self.ip_header_bytes();
+        let transport = match self.transport()?.0 {
+            TCP => usize::from(*self.bytes.get(at + 12)? >> 4) * 4,
+            _ => UDP_HEADER_BYTES,
+        };
+        u64::try_from(at + transport).ok()
+    }
+
+    fn ip_header_bytes(&self) -> usize {
+        if self.destination.is_ipv4() {
+            V4_HEADER_BYTES
+        } else {
+            V6_HEADER_BYTES
+        }
+    }
+
+    fn word(&self, at: usize) -> Option<u16> {
+        let bytes = self.bytes.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_be_bytes(bytes))
     }
 }
 
@@ -116,7 +172,7 @@ impl Sniffer {
             }
         });
         let fences = allowed_cpus().len();
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.count(|packet| packet.carries(&token)) < fences {
             assert!(Instant::now() < deadline, "the fence never arrived");
             thread::sleep(Duration::from_millis(1));
@@ -148,6 +204,16 @@ impl Sniffer {
             .filter(|packet| packet.destination == destination)
             .cloned()
             .collect()
+    }
+
+    /// Takes all packets that were recorded up to now: later calls know nothing of them.
+    ///
+    /// # Panics
+    ///
+    /// If the reader did.
+    #[must_use]
+    pub fn take(&self) -> Vec<Packet> {
+        std::mem::take(&mut *self.packets.lock().expect("no reader panics"))
     }
 
     fn lost(&self) -> u32 {

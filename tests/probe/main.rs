@@ -6,6 +6,7 @@ mod origin;
 mod packet;
 mod proxy;
 mod routes;
+mod talk;
 
 use std::{
     env,
@@ -28,6 +29,14 @@ fn main() -> ExitCode {
         ["route", spec] => {
             let spec: Spec = serde_json::from_str(spec).expect("the harness writes specs");
             say(&match origin::run(&spec) {
+                Ok(()) => Report::Done,
+                Err(failure) => failure.into(),
+            });
+            ExitCode::SUCCESS
+        }
+        ["talk", talk] => {
+            let talk = serde_json::from_str(talk).expect("the harness writes talks");
+            say(&match talk::run(&talk) {
                 Ok(()) => Report::Done,
                 Err(failure) => failure.into(),
             });

@@ -7,19 +7,20 @@ use agentguard_tests::{
     probe::Spec,
 };
 
-const SOURCE_PORT: u16 = 40_000;
+/// Where packets say that they come from that could come from anywhere.
+pub(crate) const SOURCE_PORT: u16 = 40_000;
 const UDP_HEADER_BYTES: usize = 8;
 const V4_HEADER_BYTES: usize = 20;
 
-/// An ICMP echo request that carries the marker.
-pub(crate) fn echo_request(spec: &Spec) -> Vec<u8> {
-    let kind = match spec.to.ip() {
+/// An ICMP echo request.
+pub(crate) fn echo_request(to: IpAddr, payload: &[u8]) -> Vec<u8> {
+    let kind = match to {
         IpAddr::V4(_) => 8,
         IpAddr::V6(_) => 128,
     };
     let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 1];
-    message.extend(spec.marker.as_bytes());
-    if spec.to.is_ipv4() {
+    message.extend(payload);
+    if to.is_ipv4() {
         // The kernel adds that of ICMPv6, and that of ping sockets.
         let sum = checksum(&message);
         message[2..4].copy_from_slice(&sum);
@@ -27,21 +28,32 @@ pub(crate) fn echo_request(spec: &Spec) -> Vec<u8> {
     message
 }
 
-/// A UDP header, without a checksum, and the marker.
-pub(crate) fn datagram(spec: &Spec) -> Vec<u8> {
-    let length = u16::try_from(UDP_HEADER_BYTES + spec.marker.len()).expect("short");
+/// A UDP header, without a checksum, and its payload.
+pub(crate) fn datagram(from_port: u16, to_port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(UDP_HEADER_BYTES + payload.len()).expect("short");
     let mut datagram = Vec::new();
-    datagram.extend(SOURCE_PORT.to_be_bytes());
-    datagram.extend(spec.to.port().to_be_bytes());
+    datagram.extend(from_port.to_be_bytes());
+    datagram.extend(to_port.to_be_bytes());
     datagram.extend(length.to_be_bytes());
     datagram.extend([0, 0]);
-    datagram.extend(spec.marker.as_bytes());
+    datagram.extend(payload);
     datagram
 }
 
-/// The same with an IP header.
+/// A TCP header that opens a connection, without a checksum, and its payload.
+pub(crate) fn segment(from_port: u16, to_port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(from_port.to_be_bytes());
+    segment.extend(to_port.to_be_bytes());
+    // Sequence, acknowledgement, header length and SYN, window, checksum, urgent pointer.
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0x20, 0, 0, 0, 0, 0]);
+    segment.extend(payload);
+    segment
+}
+
+/// A datagram with the marker of `spec`, and its IP header.
 pub(crate) fn whole(spec: &Spec) -> Vec<u8> {
-    let payload = datagram(spec);
+    let payload = datagram(SOURCE_PORT, spec.to.port(), spec.marker.as_bytes());
     let mut packet = match spec.to.ip() {
         IpAddr::V4(to) => {
             let length = u16::try_from(V4_HEADER_BYTES + payload.len()).expect("short");

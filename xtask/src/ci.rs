@@ -1,10 +1,11 @@
-//! Everything that must hold before a change goes in: style, lints, documentation, tests.
+//! Everything that must hold before a change goes in: style, lints, documentation, tests, also on
+//! older kernels.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build, command, setup, test, toolchain::Compiler, workspace};
+use crate::{build, command, setup, test, toolchain::Compiler, vm, workspace};
 
 /// Runs all checks, the quick ones first, up to the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -42,7 +43,10 @@ pub(crate) fn run() -> Result<()> {
     kernel_documentation(&compiler)?;
 
     step("tests");
-    test::run(&[])
+    test::run(&[])?;
+
+    step("older kernels");
+    vm::run(&[], &[])
 }
 
 fn kernel_documentation(compiler: &Compiler) -> Result<()> {

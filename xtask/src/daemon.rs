@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{command, demo::program, interrupt};
+use crate::{command, demo::program, interrupt, workspace};
 
 /// Files of one daemon.
 pub(crate) struct Stage {
@@ -27,12 +27,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Clears `directory` and writes settings that keep everything below it.
     pub(crate) fn set(directory: &Path, cgroup_root: &Path, policy: &Path) -> Result<Self> {
-        match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot clear {}", directory.display()));
-            }
-            _ => fs::create_dir_all(directory.join("bpf"))?,
-        }
+        workspace::clear(directory)?;
+        fs::create_dir(directory.join("bpf"))?;
         let stage = Self {
             config: directory.join("agentguard.toml"),
             events: directory.join("events.jsonl"),

@@ -15,10 +15,12 @@ mod demo;
 mod interrupt;
 mod sandbox;
 mod setup;
+mod tally;
 mod test;
 #[cfg(test)]
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -35,6 +37,22 @@ enum Task {
     Test {
         /// Passed on to the end-to-end tests, such as a part of a name.
         #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Run the end-to-end tests on older kernels, in virtual machines.
+    Vm {
+        /// A series such as 6.1, instead of all that are kept working.
+        #[arg(long = "kernel", value_name = "SERIES")]
+        kernels: Vec<String>,
+        /// Passed on to the tests, such as a part of a name.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// What a virtual machine starts with.
+    #[command(hide = true)]
+    Guest {
+        /// Passed on to the tests.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
     /// Show agentguard at work on this host. Needs root; leaves nothing behind but its events.
@@ -56,6 +74,8 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::kernel_toolchain().map(drop),
         Task::Build(options) => build::run(&options).map(drop),
         Task::Test { filter } => test::run(&filter),
+        Task::Vm { kernels, filter } => vm::run(&kernels, &filter),
+        Task::Guest { filter } => match vm::guest::run(&filter)? {},
         Task::Demo => demo::run(),
         Task::Bench(options) => bench::run(&options),
         Task::BenchWorker(role) => bench::worker::work(&role),

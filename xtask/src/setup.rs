@@ -3,6 +3,7 @@
 //! What is there is found by looking at files, so that a second run costs nothing.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -48,7 +49,8 @@ pub(crate) fn kernel_toolchain() -> Result<Compiler> {
         )?;
     }
     let compiler = toolchain::distribution()?.context(
-        "the distribution's compiler has no usable LLVM: install a rustup nightly with rust-src",
+        "the distribution's compiler has no usable LLVM: add Debian's security updates to the sources \
+         of apt, which hold a newer one, or install a rustup nightly with rust-src",
     )?;
     install_linker(&compiler)?;
     Ok(compiler)
@@ -66,6 +68,36 @@ pub(crate) fn namespace_tools() -> Result<()> {
 /// Installs what the bench compares with.
 pub(crate) fn packet_filter() -> Result<()> {
     install_programs(&[("nft", "nftables", "what the bench compares agentguard with")])
+}
+
+/// Installs what runs and fills virtual machines.
+pub(crate) fn virtual_machine_tools() -> Result<()> {
+    namespace_tools()?;
+    install_programs(&[
+        (
+            "qemu-system-x86_64",
+            "qemu-system-x86",
+            "runs tests on older kernels",
+        ),
+        ("cpio", "cpio", "packs the initramfs of those kernels"),
+    ])
+}
+
+/// Fetches a package into an empty directory without installing it, and returns its file. `name`
+/// tells which, once the lists of packages are fresh.
+pub(crate) fn download(directory: &Path, name: impl FnOnce() -> Result<String>) -> Result<PathBuf> {
+    update_package_lists()?;
+    let package = name()?;
+    println!("setup: fetching {package}, which is not installed");
+    command::run(
+        apt_get()
+            // As root, apt would give up its rights, and then may not write there.
+            .args(["--option", "APT::Sandbox::User=root", "download", &package])
+            .current_dir(directory),
+    )?;
+    let mut files = fs::read_dir(directory)?;
+    let file = files.next().context("apt-get fetched nothing")??;
+    Ok(file.path())
 }
 
 /// Installs what `python3 -m venv` needs.

@@ -1,9 +1,11 @@
 //! Where things are in this workspace.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
+
+use anyhow::{Context as _, Result};
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
@@ -25,4 +27,13 @@ pub(crate) fn target() -> PathBuf {
 /// The built kernel programs; the build script of the daemon embeds this file.
 pub(crate) fn kernel_object() -> PathBuf {
     target().join("bpf/agentguard")
+}
+
+/// Makes a directory, or empties it.
+pub(crate) fn clear(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)
+            .with_context(|| format!("cannot clear {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
 }

@@ -48,13 +48,13 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// A connection that is opened to it.
+    /// A connection that a call which names it opens.
     #[must_use]
     pub fn egress(&self) -> Connection {
         Connection {
             direction: Direction::Egress,
             protocol: self.protocol,
-            remote: address_of(self.address),
+            remote: address_of(self.address).destination(),
             remote_port: self.port,
             local_port: 0,
         }
@@ -65,6 +65,7 @@ impl Target {
     pub fn ingress(&self, local_port: u16) -> Connection {
         Connection {
             direction: Direction::Ingress,
+            remote: address_of(self.address),
             local_port,
             ..self.egress()
         }

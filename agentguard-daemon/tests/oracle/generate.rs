@@ -8,7 +8,9 @@ use std::{
 use super::{Dice, Direction, Identity, Net, Policy, Ports, Probe, Protocol, Rule};
 
 /// When identities end that do, as text and in seconds since 1970.
-const EXPIRY: (&str, i64) = ("2027-01-31T00:00:00Z", 1_801_353_600);
+const EXPIRY: (&str, i64) = ("2099-01-31T00:00:00Z", 4_073_500_800);
+/// When identities ended that are kept for the record.
+const PAST: (&str, i64) = ("2020-01-01T00:00:00Z", 1_577_836_800);
 
 const BUILT_IN: [(&str, &[&str]); 6] = [
     ("any", &["0.0.0.0/0", "::/0"]),
@@ -89,12 +91,20 @@ pub fn policy(dice: &mut Dice) -> Policy {
         policy.nets.extend(&nets);
         zones.push((name, nets));
     }
-    let roles: Vec<(String, Vec<Rule>)> = (0..1 + dice.below(5))
+    let roles: Vec<Role> = (0..1 + dice.below(5))
         .map(|index| {
             let name = format!("r{index}");
             line(&mut policy, &format!("[roles.{name}]"));
-            let rules = role(dice, &mut policy, &name, &zones);
-            (name, rules)
+            let raw_sockets = dice.one_in(3);
+            if raw_sockets {
+                line(&mut policy, "raw-sockets = true");
+            }
+            let rules = rules(dice, &mut policy, &name, &zones);
+            Role {
+                name,
+                raw_sockets,
+                rules,
+            }
         })
         .collect();
     defaults(dice, &mut policy);
@@ -104,7 +114,13 @@ pub fn policy(dice: &mut Dice) -> Policy {
     policy
 }
 
-fn role(
+struct Role {
+    name: String,
+    raw_sockets: bool,
+    rules: Vec<Rule>,
+}
+
+fn rules(
     dice: &mut Dice,
     policy: &mut Policy,
     role: &str,
@@ -162,36 +178,40 @@ fn defaults(dice: &mut Dice, policy: &mut Policy) {
             restricted: deny,
             enforce: true,
             expires: None,
+            raw_sockets: false,
             rules: Vec::new(),
         });
     }
 }
 
-fn identity(dice: &mut Dice, policy: &mut Policy, index: usize, roles: &[(String, Vec<Rule>)]) {
+fn identity(dice: &mut Dice, policy: &mut Policy, index: usize, roles: &[Role]) {
     let name = format!("i{index}");
     let class = dice.pick(&["agent", "ci", "cron", "service", "human", "unknown"]);
-    let given: Vec<&(String, Vec<Rule>)> = roles.iter().filter(|_| dice.one_in(2)).collect();
+    let given: Vec<&Role> = roles.iter().filter(|_| dice.one_in(2)).collect();
     let enforce = !dice.one_in(4);
-    let expires = dice.one_in(4).then_some(EXPIRY.1);
+    let expires = dice
+        .one_in(4)
+        .then(|| dice.pick(&[EXPIRY, EXPIRY, EXPIRY, PAST]));
     line(policy, &format!("[identities.{name}]\nclass = \"{class}\""));
     if !given.is_empty() {
         // Written backwards: their order in the file must not matter.
-        let names = list(given.iter().rev().map(|(name, _)| name.clone()));
+        let names = list(given.iter().rev().map(|role| role.name.clone()));
         line(policy, &format!("roles = {names}"));
     }
     if !enforce {
         line(policy, "mode = \"audit\"");
     }
-    if expires.is_some() {
-        line(policy, &format!("expires = {}", EXPIRY.0));
+    if let Some((text, _)) = expires {
+        line(policy, &format!("expires = {text}"));
     }
     line(policy, &format!("match = [{{ cgroup = \"/{name}\" }}]"));
     policy.identities.push(Identity {
         restricted: !given.is_empty() || !["human", "unknown"].contains(&class),
         name,
         enforce,
-        expires,
-        rules: given.iter().flat_map(|(_, rules)| rules.clone()).collect(),
+        expires: expires.map(|(_, seconds)| seconds),
+        raw_sockets: given.iter().any(|role| role.raw_sockets),
+        rules: given.iter().flat_map(|role| role.rules.clone()).collect(),
     });
 }
 
@@ -262,6 +282,7 @@ pub fn probe(dice: &mut Dice, policy: &Policy) -> Probe {
         direction: dice.pick(&directions),
         protocol: dice.pick(&protocols),
         remote: address(dice, policy),
+        is_named: dice.one_in(2),
         remote_port: port(dice, policy),
         local_port: port(dice, policy),
         now: EXPIRY.1 + dice.pick(&[-1_000, -1, 0, 1]),

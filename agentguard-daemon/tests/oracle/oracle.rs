@@ -47,6 +47,8 @@ pub struct Identity {
     pub enforce: bool,
     /// Seconds since 1970 at which it ends.
     pub expires: Option<i64>,
+    /// Whether a role lets it make raw sockets.
+    pub raw_sockets: bool,
     /// Its rules, in the order in which the first wins.
     pub rules: Vec<Rule>,
 }
@@ -119,6 +121,9 @@ pub struct Probe {
     pub protocol: Protocol,
     /// The other end, as a socket would have it: IPv4 may come mapped.
     pub remote: IpAddr,
+    /// Whether a call names it; else a packet carries it. The unspecified address in a call is the
+    /// host itself, in a packet it is an address as any other.
+    pub is_named: bool,
     /// Its port.
     pub remote_port: u16,
     /// The port at this end.
@@ -173,14 +178,19 @@ pub fn judge(identity: &Identity, probe: &Probe) -> Answer {
     }
 }
 
+/// Whether the identity is refused raw sockets, whatever they are for.
+pub fn refuses_raw_sockets(identity: &Identity) -> bool {
+    identity.restricted && identity.enforce && !identity.raw_sockets
+}
+
 /// The first rule that denies, else the first that allows.
 fn decider<'a>(identity: &'a Identity, probe: &Probe, direction: Direction) -> Option<&'a Rule> {
     let matching = |rule: &&Rule| match direction {
         Direction::Egress => {
-            rule.egress && reaches(rule, probe.remote) && opens(rule, probe, probe.remote_port)
+            rule.egress && reaches(rule, probe) && opens(rule, probe, probe.remote_port)
         }
         Direction::Ingress => {
-            !rule.egress && reaches(rule, probe.remote) && opens(rule, probe, probe.local_port)
+            !rule.egress && reaches(rule, probe) && opens(rule, probe, probe.local_port)
         }
         Direction::Bind => {
             let for_all = everywhere(rule, false) && everywhere(rule, true);
@@ -199,15 +209,17 @@ fn everywhere(rule: &Rule, v6: bool) -> bool {
         .any(|net| net.length == 0 && net.address.is_ipv6() == v6)
 }
 
-fn reaches(rule: &Rule, remote: IpAddr) -> bool {
-    let unmapped = match remote {
+fn reaches(rule: &Rule, probe: &Probe) -> bool {
+    let unmapped = match probe.remote {
         IpAddr::V6(v6) if v6.segments()[..6] == [0, 0, 0, 0, 0, 0xffff] => {
             let [.., a, b, c, d] = v6.octets();
             IpAddr::V4(Ipv4Addr::new(a, b, c, d))
         }
         other @ (IpAddr::V4(_) | IpAddr::V6(_)) => other,
     };
-    let meant = if unmapped == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+    let meant = if !probe.is_named {
+        unmapped
+    } else if unmapped == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else if unmapped == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         IpAddr::V6(Ipv6Addr::LOCALHOST)

@@ -18,16 +18,22 @@ pub(super) fn ping(spec: &Spec) -> Result<(), Failure> {
         spec,
         Type::DGRAM,
         icmp_of(spec),
-        &packet::echo_request(spec),
+        &packet::echo_request(spec.to.ip(), spec.marker.as_bytes()),
     )
 }
 
 pub(super) fn icmp(spec: &Spec) -> Result<(), Failure> {
-    send(spec, Type::RAW, icmp_of(spec), &packet::echo_request(spec))
+    send(
+        spec,
+        Type::RAW,
+        icmp_of(spec),
+        &packet::echo_request(spec.to.ip(), spec.marker.as_bytes()),
+    )
 }
 
 pub(super) fn udp(spec: &Spec) -> Result<(), Failure> {
-    send(spec, Type::RAW, Protocol::UDP, &packet::datagram(spec))
+    let datagram = packet::datagram(packet::SOURCE_PORT, spec.to.port(), spec.marker.as_bytes());
+    send(spec, Type::RAW, Protocol::UDP, &datagram)
 }
 
 pub(super) fn other(spec: &Spec) -> Result<(), Failure> {

@@ -28,6 +28,18 @@ fn both_families_and_all_protocols_are_read() {
 }
 
 #[test]
+fn a_call_to_the_unspecified_address_reaches_the_host_itself() {
+    for (text, reached) in [
+        ("0.0.0.0:1/tcp", Address::LOOPBACK_V4),
+        ("[::]:1/tcp", Address::LOOPBACK_V6),
+    ] {
+        let target = parse(text).unwrap();
+        assert_eq!(target.egress().remote, reached, "{text}");
+        assert_eq!(target.ingress(1).remote, address_of(target.address));
+    }
+}
+
+#[test]
 fn errors_say_what_to_write() {
     for (text, wanted) in [
         ("192.0.2.7:443", "`192.0.2.7:443/tcp`"),

@@ -1,0 +1,98 @@
+//! Runs the end-to-end tests on older kernels, each in a virtual machine without hardware's help.
+
+pub(crate) mod guest;
+mod initramfs;
+mod kernel;
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use self::{initramfs::Initramfs, kernel::Kernel};
+use crate::{setup, tally::Tally};
+
+/// After this many seconds a guest is taken to hang. A run of all tests takes a fraction of that.
+const PATIENCE_SECONDS: &str = "1800";
+
+/// What is tested unless somebody asks for else. To start a daemon takes an emulated machine ten
+/// seconds or more, most of it for the verifier, so this is one test for each thing that may differ
+/// between kernels.
+const TESTS: [&str; 11] = [
+    "lifecycle::a_new_cgroup_is_labelled_as_it_appears_and_unknown_agents_are_refused",
+    "lifecycle::an_established_flow_ends_when_its_identity_expires_with_no_daemon_alive",
+    "lifecycle::an_established_flow_ends_with_its_right",
+    "lifecycle::enforcement_outlives_the_daemon_until_it_is_detached",
+    "lifecycle::every_event_is_delivered_folded_or_counted_as_dropped",
+    "routes::origins::tcp_socket_passed_in",
+    "routes::raw::ping",
+    "routes::tcp::connect",
+    "routes::tcp::multipath",
+    "routes::udp::routing_header",
+    "routes::udp::sendmsg_by_ring",
+];
+
+/// Runs tests on these kernels, or on every kernel that is kept working; `filter` goes to them.
+pub(crate) fn run(kernels: &[String], filter: &[String]) -> Result<()> {
+    setup::virtual_machine_tools()?;
+    let initramfs = Initramfs::stage()?;
+    let known = kernel::SERIES.map(str::to_owned);
+    let series = if kernels.is_empty() { &known } else { kernels };
+    let mut arguments = vec!["--test-threads=1"];
+    if filter.is_empty() {
+        arguments.push("--exact");
+        arguments.extend(TESTS);
+    } else {
+        arguments.extend(filter.iter().map(String::as_str));
+    }
+    let mut tally = Tally::default();
+    for series in series {
+        let kernel = Kernel::fetch(series)?;
+        initramfs.pack(&kernel)?;
+        println!("vm: Linux {}", kernel.release);
+        tally.run_until(
+            &mut machine(&kernel, &initramfs, &arguments),
+            Some(guest::FAREWELL),
+        )?;
+    }
+    tally.conclude()
+}
+
+/// A virtual machine that starts the guest and shows its console.
+fn machine(kernel: &Kernel, initramfs: &Initramfs, arguments: &[&str]) -> Command {
+    // An oops ends the guest, and a guest that ends does not begin again.
+    let console = "console=ttyS0 quiet oops=panic panic=-1";
+    let parameters = format!("{console} rdinit=/init -- guest {}", arguments.join(" "));
+    let mut command = Command::new("timeout");
+    command
+        .args(["--foreground", PATIENCE_SECONDS, "qemu-system-x86_64"])
+        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2G"])
+        // One thread for all of the guest's CPUs: with one each, cgroup programs that come and go
+        // under traffic can bring a guest of Linux 6.12 down.
+        .args(["-accel", "tcg,thread=single"])
+        .args(["-nodefaults", "-nographic", "-no-reboot"])
+        .args(["-serial", "stdio", "-append", &parameters, "-kernel"])
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(&initramfs.archive)
+        .stdin(Stdio::null());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::TESTS;
+    use crate::workspace;
+
+    #[test]
+    fn every_chosen_test_exists() {
+        for test in TESTS {
+            let (module, name) = test.rsplit_once("::").expect("tests live in modules");
+            let file = format!("tests/e2e/{}.rs", module.replace("::", "/"));
+            let source = fs::read_to_string(workspace::root().join(&file)).expect("it is read");
+            let line = format!("fn {name}() {{");
+            assert!(source.contains(&line), "{file} has no {name}");
+        }
+    }
+}
