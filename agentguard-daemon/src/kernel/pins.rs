@@ -13,7 +13,7 @@ use nix::{
     sys::statfs::statfs,
 };
 
-use super::KernelError;
+use super::{KernelError, link::PinnedLink};
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
@@ -80,7 +80,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin below `bpffs`, of any version. Returns the links removed.
+    /// Ends every link and removes every pin below `bpffs`, of any version. Returns the links removed.
     ///
     /// # Errors
     ///
@@ -97,7 +97,12 @@ impl Pins {
             }
             let links = version.join("links");
             if let Ok(entries) = fs::read_dir(&links) {
-                removed.extend(entries.flatten().map(|link| link.path()));
+                for path in entries.flatten().map(|link| link.path()) {
+                    if let Some(link) = PinnedLink::open(&path).map_err(at(&path))? {
+                        link.detach().map_err(at(&path))?;
+                    }
+                    removed.push(path);
+                }
             }
             fs::remove_dir_all(&version).map_err(at(&version))?;
         }
