@@ -388,3 +388,26 @@ fn an_executable_is_chosen_by_its_conditions_in_order() {
     );
     assert_eq!(compiled.selection.set_of(b"/sbin/b"), None);
 }
+
+#[test]
+fn a_rule_with_a_condition_does_not_shadow_one_without() {
+    let warnings = |first: &str, second: &str| {
+        let text = format!(
+            "[identities.a]\nclass = \"ci\"\nroles = [\"r\"]\nmatch = [{{ cgroup = \"/a\" }}]\n\
+             [[roles.r.egress]]\nzones = [\"any\"]\n{first}\n\
+             [[roles.r.egress]]\nzones = [\"private\"]\n{second}\n"
+        );
+        review(
+            &policy(&text),
+            &host(),
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+        )
+        .warnings()
+    };
+    let login = "requires = { login = true }";
+    assert_eq!(warnings("", ""), 1);
+    assert_eq!(warnings("", login), 1);
+    assert_eq!(warnings(login, login), 1);
+    assert_eq!(warnings(login, ""), 0);
+    assert_eq!(warnings("requires = { login = false }", login), 0);
+}
