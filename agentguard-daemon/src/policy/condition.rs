@@ -20,7 +20,7 @@ pub enum Condition {
     /// Over the path of the cgroup. `*` stays within one component, `**` crosses them.
     Cgroup(GlobMatcher),
     /// Over the container that the cgroup belongs to.
-    Container(ContainerCondition),
+    Container(Box<ContainerCondition>),
     /// Over the class of the login session that the cgroup belongs to.
     SessionClass(GlobMatcher),
     /// Its unit claims this identity.

@@ -17,7 +17,7 @@ use regex_automata::{
 pub(super) type Dfa = dense::DFA<Vec<u32>>;
 
 /// Bytes that an automaton may take, and as many while it is built.
-const MAX_BYTES: usize = 64 << 20;
+pub(super) const MAX_BYTES: usize = 64 << 20;
 
 /// The automaton of some globs would be too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ fn compare(left: &[&Glob], right: &[&Glob], reach: Reach) -> Result<Fit, TooLarg
             },
         })
         .collect();
-    let dfa = build(&patterns)?;
+    let dfa = build(&patterns, MAX_BYTES)?;
     let (mut only_left, mut only_right, mut both) = (false, false, None);
     let mut seen = HashSet::new();
     // Breadth first: the first name that is found is a shortest one.
@@ -159,16 +159,16 @@ fn compare(left: &[&Glob], right: &[&Glob], reach: Reach) -> Result<Fit, TooLarg
 }
 
 /// An automaton that tells at the end of a text which of `patterns`, regular expressions over bytes,
-/// match the whole of it.
-pub(super) fn build(patterns: &[String]) -> Result<Dfa, TooLarge> {
+/// match the whole of it. Neither it nor what it is made from takes more than `max_bytes`.
+pub(super) fn build(patterns: &[String], max_bytes: usize) -> Result<Dfa, TooLarge> {
     dense::Builder::new()
         .configure(
             dense::Config::new()
                 .match_kind(MatchKind::All)
                 .start_kind(StartKind::Anchored)
                 .accelerate(false)
-                .dfa_size_limit(Some(MAX_BYTES))
-                .determinize_size_limit(Some(MAX_BYTES)),
+                .dfa_size_limit(Some(max_bytes))
+                .determinize_size_limit(Some(max_bytes)),
         )
         // As globset has it.
         .syntax(
@@ -180,7 +180,7 @@ pub(super) fn build(patterns: &[String]) -> Result<Dfa, TooLarge> {
         .thompson(
             thompson::Config::new()
                 .utf8(false)
-                .nfa_size_limit(Some(MAX_BYTES)),
+                .nfa_size_limit(Some(max_bytes)),
         )
         .build_many(patterns)
         .map_err(|_too_large| TooLarge)

@@ -11,7 +11,7 @@ use regex_automata::dfa::Automaton as _;
 
 use crate::policy::{
     diagnostic::Diagnostic,
-    language::{build, matched_at_end, start_of},
+    language::{TooLarge, build, matched_at_end, start_of},
     selection::Automaton,
 };
 
@@ -39,8 +39,11 @@ impl Globs {
     }
 
     /// The automaton, and the globs that each of its sets stands for: set number `n` at index
-    /// `n - 1`.
-    pub(super) fn compile(&self) -> Result<(Automaton, Vec<Vec<usize>>), Diagnostic> {
+    /// `n - 1`. It takes no more than `max_bytes` while it is made.
+    pub(super) fn compile(
+        &self,
+        max_bytes: usize,
+    ) -> Result<(Automaton, Vec<Vec<usize>>), Diagnostic> {
         if self.regexes.is_empty() {
             return Ok((Automaton::default(), Vec::new()));
         }
@@ -51,12 +54,13 @@ impl Globs {
                  fewer of them",
             )
         };
-        let dfa = build(&self.regexes).map_err(|_| {
+        let dfa = build(&self.regexes, max_bytes).map_err(|TooLarge| {
             too_large(format!(
-                "the automaton over {count} globs of executables is larger than 64 MiB"
+                "the automaton over {count} globs of executables is larger than {} MiB",
+                max_bytes >> 20
             ))
         })?;
-        let start = start_of(&dfa).map_err(|_| {
+        let start = start_of(&dfa).map_err(|TooLarge| {
             too_large(format!(
                 "the automaton over {count} globs of executables has no start"
             ))

@@ -164,12 +164,12 @@ impl<'a> Facts<'a> {
 
     /// The parents that are asked for, each with its bit.
     pub(super) fn parents(&self) -> impl Iterator<Item = (&[Glob], u64)> {
-        (FIRST_NAMED..)
-            .zip(&self.facts)
-            .filter_map(|(bit, fact)| match &fact.condition {
-                Condition::Parent(globs) => Some((globs.as_slice(), 1 << bit)),
-                _ => None,
-            })
+        (FIRST_NAMED..).zip(&self.facts).filter_map(|(bit, fact)| {
+            let Condition::Parent(globs) = &fact.condition else {
+                return None;
+            };
+            Some((globs.as_slice(), 1 << bit))
+        })
     }
 
     /// A mask in the words of the policy.
@@ -206,19 +206,17 @@ impl<'a> Facts<'a> {
         let mut users: BTreeMap<(u32, u32), u64> = BTreeMap::new();
         for (bit, fact) in (FIRST_NAMED..).zip(&self.facts) {
             let mut add = |kind, id| *users.entry((kind, id)).or_default() |= 1 << bit;
-            match &fact.condition {
-                Condition::Users(found) => found.ids.iter().for_each(|&id| add(KIND_USER, id)),
-                Condition::Groups(found) => {
-                    for &id in &found.ids {
-                        add(KIND_GROUP, id);
-                        let members = self.host.members.get(&id);
-                        members
-                            .into_iter()
-                            .flatten()
-                            .for_each(|&id| add(KIND_USER, id));
-                    }
+            if let Condition::Users(found) = &fact.condition {
+                found.ids.iter().for_each(|&id| add(KIND_USER, id));
+            } else if let Condition::Groups(found) = &fact.condition {
+                for &id in &found.ids {
+                    add(KIND_GROUP, id);
+                    let members = self.host.members.get(&id);
+                    members
+                        .into_iter()
+                        .flatten()
+                        .for_each(|&id| add(KIND_USER, id));
                 }
-                _ => {}
             }
         }
         if users.len() > MAX_USERS as usize / 2 {
@@ -246,7 +244,7 @@ pub(super) fn of_cgroup(conditions: &Conditions) -> Vec<Condition> {
         matcher(&conditions.unit).map(Condition::Unit),
         matcher(&conditions.slice).map(Condition::Slice),
         matcher(&conditions.cgroup).map(Condition::Cgroup),
-        container.map(Condition::Container),
+        container.map(|found| Condition::Container(found.into())),
         matcher(&conditions.session_class).map(Condition::SessionClass),
     ]
     .into_iter()

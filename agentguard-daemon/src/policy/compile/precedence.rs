@@ -301,11 +301,9 @@ fn are_apart(a: &Draft<'_>, b: &Draft<'_>, host: &HostFacts, comparer: &mut Comp
     for (key, left) in &a.keys {
         for (other, right) in b.keys.iter().filter(|(o, _)| o.subject == key.subject) {
             // Of what a cgroup above may fulfil, a process may have several.
-            let single = match key.subject {
-                Subject::Unit | Subject::Cgroup => key.below == other.below,
-                Subject::Slice | Subject::Parent => false,
-                _ => true,
-            };
+            let several = matches!(key.subject, Subject::Slice | Subject::Parent);
+            let place = matches!(key.subject, Subject::Unit | Subject::Cgroup);
+            let single = !several && (!place || key.below == other.below);
             if single && fit(*key, left, right, host, comparer) == Fit::Disjoint {
                 return true;
             }

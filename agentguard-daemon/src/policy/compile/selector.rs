@@ -18,6 +18,7 @@ use crate::policy::{
     compiled::{self, BUILT_IN, Executables},
     condition::{Condition, list_text},
     diagnostic::{Diagnostic, Diagnostics},
+    language::MAX_BYTES,
     selection::{Automaton, Choice, ExecutableSet, Selection},
     source::Place,
 };
@@ -203,7 +204,7 @@ pub(super) fn compile_executables(
         .parents()
         .map(|(parents, fact)| (globs.add(parents), fact))
         .collect();
-    let (automaton, sets) = globs.compile().unwrap_or_else(|error| {
+    let (automaton, sets) = globs.compile(MAX_BYTES).unwrap_or_else(|error| {
         diagnostics.push(error);
         (Automaton::default(), Vec::new())
     });

@@ -15,7 +15,16 @@ fn policy(text: &str) -> Policy {
 }
 
 fn compiled(text: &str) -> Compiled {
-    compile(&policy(text), &HostFacts::default()).unwrap_or_else(|errors| panic!("{errors}"))
+    compile(&policy(text), &host()).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn host() -> HostFacts {
+    HostFacts {
+        users: [("root".to_owned(), 0)].into(),
+        groups: [("root".to_owned(), 0)].into(),
+        members: [(50, [1000, 1001].into())].into(),
+        ..HostFacts::default()
+    }
 }
 
 /// Asks for identity `a`, and gives `verdict rule`.
@@ -46,7 +55,7 @@ fn the_example_is_valid_without_warnings() {
     let policy = policy(include_str!("../../../policy.example.toml"));
     let host = HostFacts {
         resolvers: vec!["192.0.2.53".parse().unwrap()],
-        ..HostFacts::default()
+        ..host()
     };
     let warnings = review(&policy, &host, "2026-01-01T00:00:00Z".parse().unwrap());
     assert!(warnings.is_empty(), "{warnings}");
@@ -209,4 +218,196 @@ fn only_the_unknown_rest_of_the_host_is_quiet() {
                 [identities.a]\nclass = \"unknown\"\nmatch = [{ cgroup = \"/a\" }]\n";
     assert_eq!(quiet(open), [true, false, true, true, true, false]);
     assert_eq!(quiet("[defaults]\nunknown = \"deny\"\n"), [false; 5]);
+}
+
+#[test]
+fn the_example_has_every_key() {
+    use crate::policy::parse;
+    let text = include_str!("../../../policy.example.toml");
+    for keys in [
+        &parse::POLICY_FILE,
+        &parse::ZONE,
+        &parse::ROLE,
+        &parse::RULE,
+        &parse::IDENTITY,
+        &parse::MATCH,
+        &parse::REQUIRES,
+        &parse::CONTAINER,
+        &parse::CLASS,
+        &parse::TAGS,
+        &parse::LAUNCHER,
+        &parse::DEFAULTS,
+    ] {
+        for key in keys.known {
+            let written = [
+                format!("{key} = "),
+                format!("[{key}."),
+                format!(".{key}]"),
+                format!("[{key}]"),
+            ];
+            assert!(written.iter().any(|form| text.contains(form)), "{key}");
+        }
+    }
+}
+
+#[test]
+fn the_mark_of_an_identity_beats_that_of_its_class() {
+    let compiled = compiled(
+        "[classes.ci]\nmark = 0x01000000\ndscp = \"le\"\n\
+         [classes.human]\ndscp = 0\n\
+         [identities.a]\nclass = \"ci\"\nmark = 0x02000000\nmatch = [{ cgroup = \"/a\" }]\n\
+         [identities.b]\nclass = \"ci\"\ndscp = 46\nmatch = [{ cgroup = \"/b\" }]\n\
+         [identities.c]\nclass = \"cron\"\nmatch = [{ cgroup = \"/c\" }]\n",
+    );
+    let tags: Vec<_> = compiled
+        .identities
+        .iter()
+        .map(|identity| {
+            (
+                identity.tags.mark,
+                identity.tags.mark_mask,
+                identity.tags.dscp,
+            )
+        })
+        .collect();
+    let mask = 0xff00_0000;
+    assert_eq!(
+        tags,
+        [
+            (0, 0, None),
+            (0, 0, None),
+            (0, 0, Some(0)),
+            (0, 0, None),
+            (0, 0, None),
+            (0x0200_0000, mask, Some(1)),
+            (0x0100_0000, mask, Some(46)),
+            (0, 0, None),
+        ]
+    );
+}
+
+#[test]
+fn a_group_is_a_fact_of_its_members_too() {
+    let compiled = compiled(
+        "[identities.a]\nclass = \"ci\"\nmatch = [{ group = [50, 7], user = [1000, \"root\"] }]\n",
+    );
+    let users: Vec<_> = compiled
+        .selection
+        .users
+        .iter()
+        .map(|user| (user.kind, user.id, user.facts >> 2))
+        .collect();
+    assert_eq!(
+        users,
+        [(0, 0, 1), (0, 1000, 3), (0, 1001, 2), (1, 7, 2), (1, 50, 2)]
+    );
+}
+
+#[test]
+fn conditions_on_rules_make_variants() {
+    let compiled = with_rules(
+        "[[roles.r.egress]]\nzones = [\"private\"]\n\
+         [[roles.r.egress]]\naddresses = [\"192.0.2.1\"]\nrequires = { login = true }\n\
+         [[roles.r.egress]]\naddresses = [\"192.0.2.2\"]\nrequires = { user = 5 }\n\
+         [[roles.r.egress]]\naddresses = [\"192.0.2.3\"]\nrequires = { login = true, user = 5 }\n\
+         [[roles.r.egress]]\naddresses = [\"192.0.2.4\"]\nrequires = { login = false }\n",
+    );
+    let base = &compiled.identities[5];
+    let named = |choice: &crate::policy::selection::Choice| {
+        let variant = &compiled.identities[choice.identity];
+        assert_eq!(variant.variant_of, Some(5));
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let allowed: Vec<String> = (1..5)
+            .filter(|n| {
+                let target: Target = format!("192.0.2.{n}:1/tcp").parse().unwrap();
+                explain(&compiled, variant, &target.egress(), now).verdict == "allow"
+            })
+            .map(|n| n.to_string())
+            .collect();
+        format!("{}: {}", variant.name, allowed.join(" "))
+    };
+    let mut variants: Vec<String> = base.variants.iter().map(named).collect();
+    assert_eq!(variants[0], "a?login = true&user = 5: 1 2 3");
+    variants.sort();
+    assert_eq!(
+        variants,
+        [
+            "a?login = false&user = 5: 2 4",
+            "a?login = false: 4",
+            "a?login = true&user = 5: 1 2 3",
+            "a?login = true: 1",
+            "a?user = 5: 2",
+        ]
+    );
+    assert_eq!(ask(&compiled, "192.0.2.1:1/tcp"), "deny no-rule");
+    assert_eq!(ask(&compiled, "10.0.0.1:1/tcp"), "allow r.egress[0]");
+}
+
+#[test]
+fn launchers_are_for_users_and_groups() {
+    let compiled = compiled(
+        "[[launchers]]\nusers = \"root\"\ngroups = [7]\nidentities = [\"b-*\", \"a\"]\n\
+         [identities.a]\nclass = \"ci\"\n",
+    );
+    let launcher = &compiled.launchers[0];
+    for (user, groups, identity, expected) in [
+        (0, &[][..], "a", true),
+        (1, &[], "a", false),
+        (1, &[7, 9], "b-c", true),
+        (0, &[7], "c", false),
+    ] {
+        assert_eq!(launcher.permits(user, groups, identity), expected);
+    }
+}
+
+#[test]
+fn an_executable_is_chosen_by_its_conditions_in_order() {
+    let compiled = compiled(
+        "[identities.a]\nclass = \"ci\"\nmatch = [{ executable = \"/bin/*\" }]\n\
+         [identities.b]\nclass = \"ci\"\nmatch = [{ executable = \"/bin/b\", user = 5, inherit = false }]\n\
+         [identities.c]\nclass = \"ci\"\n\
+         match = [{ executable = \"/bin/b\", container = { name = \"x\" } }]\n",
+    );
+    let set = compiled.selection.set_of(b"/bin/b").unwrap();
+    let choices: Vec<_> = set
+        .choices
+        .iter()
+        .map(|choice| {
+            let conditions: Vec<&str> = compiled.selection.describe(choice.required).collect();
+            let name = &compiled.identities[choice.identity].name;
+            format!("{name} {} {}", choice.inherit, conditions.join(", "))
+        })
+        .collect();
+    assert_eq!(
+        choices,
+        [
+            "b false on the host's own files, user = 5",
+            "c true container = { name = \"x\" }",
+            "a true on the host's own files",
+        ]
+    );
+    assert_eq!(compiled.selection.set_of(b"/sbin/b"), None);
+}
+
+#[test]
+fn a_rule_with_a_condition_does_not_shadow_one_without() {
+    let warnings = |first: &str, second: &str| {
+        let text = format!(
+            "[identities.a]\nclass = \"ci\"\nroles = [\"r\"]\nmatch = [{{ cgroup = \"/a\" }}]\n\
+             [[roles.r.egress]]\nzones = [\"any\"]\n{first}\n\
+             [[roles.r.egress]]\nzones = [\"private\"]\n{second}\n"
+        );
+        review(
+            &policy(&text),
+            &host(),
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+        )
+        .warnings()
+    };
+    let login = "requires = { login = true }";
+    assert_eq!(warnings("", ""), 1);
+    assert_eq!(warnings("", login), 1);
+    assert_eq!(warnings(login, login), 1);
+    assert_eq!(warnings(login, ""), 0);
+    assert_eq!(warnings("requires = { login = false }", login), 0);
 }
