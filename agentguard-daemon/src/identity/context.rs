@@ -22,6 +22,11 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod engine;
+mod ownership;
+pub mod resolver;
+mod session;
+mod systemd;
 
 use std::collections::BTreeMap;
 
@@ -189,6 +194,15 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
 
 fn is_slice(component: &str) -> bool {
     component.ends_with(".slice")
+}
+
+/// Longest text of others that is kept.
+const MAX_TEXT_BYTES: usize = 4_096;
+
+/// `text` of others, unless it is empty, long, or holds control characters: then it says nothing.
+fn bounded(text: &str) -> Option<String> {
+    let is_good = (1..=MAX_TEXT_BYTES).contains(&text.len()) && !text.contains(char::is_control);
+    is_good.then(|| text.to_owned())
 }
 
 #[cfg(test)]

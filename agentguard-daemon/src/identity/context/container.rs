@@ -22,7 +22,6 @@ pub(super) fn of_path(path: &str) -> Option<Container> {
 /// The container that the cgroup at `path` would be of if its engine, which alone can tell, says so:
 /// those of [`of_path`] and those in the subtree of a service of the system, or of a parent that the
 /// path does not tell from something else.
-#[cfg(test)]
 pub(super) fn candidate(path: &str) -> Option<Container> {
     if components(path).next() == Some("user.slice") {
         return None;
