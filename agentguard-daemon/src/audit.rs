@@ -44,6 +44,8 @@ pub use self::{
     names::{Actor, Names},
     ocsf::Host,
     recent::{Entry, Filter, Recent},
-    record::{AuditRecord, BootClock, EventsLost, Loss, PolicyLoaded, PolicyRejected, Process},
+    record::{
+        AuditRecord, BootClock, EventsLost, Launched, Loss, PolicyLoaded, PolicyRejected, Process,
+    },
     trail::Trail,
 };

@@ -10,6 +10,7 @@ mod enrolment;
 pub mod generation;
 pub mod host;
 mod labels;
+mod launch;
 pub mod lock;
 mod notify;
 mod paths;
@@ -40,7 +41,7 @@ use crate::{
     audit::{AuditRecord, Trail},
     config::Settings,
     control::server::Call,
-    identity::{cgroups::Hierarchy, registry::Registry},
+    identity::{cgroups::Hierarchy, launch::Launches, registry::Registry},
     kernel::{AuditRing, CgroupRing, Kernel},
     policy::Diagnostics,
     sink::Sink,
@@ -66,6 +67,7 @@ pub struct Daemon {
     cgroup_events_lost: u64,
     /// When to look for losses and to try the sinks again.
     review_due: Option<Instant>,
+    launches: Launches,
     reload: Reload,
     calls: mpsc::Receiver<Call>,
     newest: watch::Sender<u64>,
@@ -129,10 +131,15 @@ impl Daemon {
         let fold = self.trail.next_deadline().map(|deadline| {
             now + Duration::from_nanos(deadline.saturating_sub(clock::boot_now_ns()))
         });
-        [fold, self.enrolment.due(now), self.review_due]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            fold,
+            self.enrolment.due(now),
+            self.review_due,
+            self.launches.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn do_what_is_due(&mut self) {
@@ -144,6 +151,9 @@ impl Daemon {
         if self.review_due.is_some_and(|due| due <= now) {
             self.review_due = None;
             self.report_losses();
+        }
+        if self.launches.due().is_some_and(|due| due <= now) {
+            self.clear_launches();
         }
     }
 

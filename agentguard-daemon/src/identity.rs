@@ -2,5 +2,6 @@
 
 pub mod cgroups;
 pub mod context;
+pub mod launch;
 pub mod registry;
 pub mod select;

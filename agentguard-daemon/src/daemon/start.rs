@@ -22,7 +22,10 @@ use crate::{
     audit::{AuditRecord, Host, Trail},
     config::Settings,
     control::server,
-    identity::registry::{Registry, RegistryError},
+    identity::{
+        launch::{Launches, LaunchesError},
+        registry::{Registry, RegistryError},
+    },
     kernel::{Kernel, KernelError, Placement, support},
     policy::Diagnostics,
     sink::{Sink, SinkError},
@@ -56,6 +59,9 @@ pub enum StartError {
     /// The numbers of the identities.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What earlier daemons launched.
+    #[error(transparent)]
+    Launches(#[from] LaunchesError),
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -94,6 +100,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let boot_id = host::boot_id().map_err(failed("boot id"))?;
     let registry_path = settings.state_dir.join("identities.json");
     let registry = Registry::open(&registry_path, &boot_id)?;
+    let launches = Launches::open(&settings.state_dir.join("launches.json"), &boot_id)?;
     let sinks = open_sinks(&settings)?;
 
     let placement = Placement {
@@ -137,6 +144,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         enrolment: Enrolment::default(),
         cgroup_events_lost: 0,
         review_due: None,
+        launches,
         reload: Reload::default(),
         calls,
         newest,
@@ -149,6 +157,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let time = Timestamp::now();
     daemon.note(AuditRecord::DaemonStarted { time });
     daemon.load_first_policy(&placement)?;
+    daemon.resume_launches();
     daemon.enrol();
     daemon.deliver();
     tokio::spawn(server::serve(

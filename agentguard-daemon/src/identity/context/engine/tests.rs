@@ -120,6 +120,7 @@ async fn a_silent_engine_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("engine.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    let error = inspect(&socket, own_uid(), ID).await.unwrap_err();
+    let asking = inspect(&socket, own_uid(), ID);
+    let error = timeout(PATIENCE * 2, asking).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
