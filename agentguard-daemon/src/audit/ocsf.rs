@@ -357,7 +357,7 @@ fn launched(record: &Launched, text: &mut Text) -> Event {
         entity: Some(Entity {
             name: identity.into(),
             type_id: 99,
-            type_name: "Identity",
+            type_name: "Other",
             version: None,
         }),
         unmapped: Some(Unmapped {
