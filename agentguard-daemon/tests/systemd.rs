@@ -1,6 +1,8 @@
 //! What a running systemd tells of its units. Each test needs systemd as PID 1, its bus, root and
 //! the cgroup v2 hierarchy at `/sys/fs/cgroup`: run them inside of a booted container.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs::{self, File},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
