@@ -20,6 +20,7 @@ mod policy;
 mod ps;
 mod reload;
 mod routes;
+mod run;
 mod status;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -45,7 +46,12 @@ Exit codes:
   69  no daemon answers
   70  something that should work did not
   77  not permitted
-  78  the settings are wrong";
+  78  the settings are wrong
+
+`run` ends as its command does, or with
+  77  policy does not let you run as this identity
+  126 the command cannot be run
+  127 there is no such command";
 
 /// Why a command did not do its work; the number is its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,10 @@ enum Failure {
     NotPermitted(String),
     #[error("{0}")]
     Settings(String),
+    #[error("{0}")]
+    CannotRun(String),
+    #[error("{0}")]
+    NoCommand(String),
 }
 
 #[derive(Parser)]
@@ -102,6 +112,8 @@ enum Command {
     Events(events::Events),
     /// Load the policy anew.
     Reload(reload::Reload),
+    /// Run a command as an identity, in a cgroup of its own.
+    Run(run::Run),
     /// Check whether this host can enforce, route by route.
     Doctor(Output),
     /// End enforcement: remove what outlives the daemon.
@@ -151,6 +163,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ps(output) => ps::run(&place, output),
         Command::Events(events) => events.run(&place),
         Command::Reload(reload) => reload.run(&place),
+        Command::Run(run) => run.run(&place),
         Command::Doctor(output) => doctor::run(&place, output),
         Command::Detach(detach) => detach.run(&place),
     }
@@ -165,6 +178,8 @@ impl Failure {
             Self::Internal(_) => 70,
             Self::NotPermitted(_) => 77,
             Self::Settings(_) => 78,
+            Self::CannotRun(_) => 126,
+            Self::NoCommand(_) => 127,
         }
     }
 }

@@ -47,6 +47,14 @@ pub enum Request {
         #[serde(default)]
         wait: bool,
     },
+    /// To put the asking process into a cgroup of its own, as an identity.
+    Launch {
+        /// Which.
+        identity: String,
+        /// Why, for the record.
+        #[serde(default)]
+        reason: Option<String>,
+    },
 }
 
 /// A verdict as people write it.
@@ -92,6 +100,11 @@ pub enum Response {
         generation: u64,
         /// What is wrong with the new one, for people.
         detail: String,
+    },
+    /// To `launch`: the asking process is in its cgroup.
+    Launched {
+        /// Its path below the cgroup root.
+        cgroup: String,
     },
     /// The request cannot be served.
     Error {

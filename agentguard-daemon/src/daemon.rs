@@ -9,8 +9,10 @@ mod batch;
 pub mod clock;
 mod enrolment;
 pub mod generation;
+mod hashes;
 pub mod host;
 mod labels;
+mod launch;
 pub mod lock;
 mod notify;
 mod paths;
@@ -42,7 +44,10 @@ use crate::{
     audit::{AuditRecord, Trail},
     config::Settings,
     control::server::Call,
-    identity::{cgroups::Hierarchy, execution::Executions, registry::Registry},
+    identity::{
+        cgroups::Hierarchy, context::resolver::Resolver, execution::Executions, launch::Launches,
+        registry::Registry,
+    },
     kernel::{AuditRing, CgroupRing, Kernel, ProcessRing},
     policy::Diagnostics,
     sink::Sink,
@@ -58,6 +63,7 @@ pub struct Daemon {
     batches: Batches,
     cgroup_ring: Readable<CgroupRing>,
     process_ring: Readable<ProcessRing>,
+    resolver: Resolver,
     executions: Executions,
     registry: Registry,
     in_force: Option<Arc<InForce>>,
@@ -71,6 +77,7 @@ pub struct Daemon {
     cgroup_events_lost: u64,
     /// When to look for losses and to try the sinks again.
     review_due: Option<Instant>,
+    launches: Launches,
     reload: Reload,
     calls: mpsc::Receiver<Call>,
     newest: watch::Sender<u64>,
@@ -89,6 +96,7 @@ enum Event {
     AuditWoken,
     CgroupsReadable,
     ProcessesReadable,
+    ContextKnown(u64),
     Called(Call),
     PolicyRead(Result<Box<generation::Candidate>, Diagnostics>),
     Reload,
@@ -105,6 +113,7 @@ impl Daemon {
                 Event::AuditWoken => {}
                 Event::CgroupsReadable => self.follow_cgroups(),
                 Event::ProcessesReadable => self.follow_processes(),
+                Event::ContextKnown(cgroup_id) => self.learn_context(cgroup_id),
                 Event::Called(call) => self.answer(call),
                 Event::PolicyRead(read) => self.finish_reload(read),
                 Event::Reload => self.begin_reload(None),
@@ -123,6 +132,7 @@ impl Daemon {
             () = self.audit_ring.woken() => Event::AuditWoken,
             () = self.cgroup_ring.ready() => Event::CgroupsReadable,
             () = self.process_ring.ready() => Event::ProcessesReadable,
+            (cgroup_id, _) = self.resolver.next() => Event::ContextKnown(cgroup_id),
             Some(call) = self.calls.recv() => Event::Called(call),
             read = self.reload.finished() => Event::PolicyRead(read),
             Some(()) = self.signals.reload.recv() => Event::Reload,
@@ -143,6 +153,7 @@ impl Daemon {
             self.batches.due(),
             self.enrolment.due(now),
             self.review_due,
+            self.launches.due(),
         ]
         .into_iter()
         .flatten()
@@ -161,6 +172,9 @@ impl Daemon {
         if self.review_due.is_some_and(|due| due <= now) {
             self.review_due = None;
             self.report_losses();
+        }
+        if self.launches.due().is_some_and(|due| due <= now) {
+            self.clear_launches();
         }
     }
 

@@ -4,6 +4,7 @@ mod built_in;
 pub mod cgroups;
 pub mod context;
 pub mod execution;
+pub mod launch;
 pub mod registry;
 pub mod resolve;
 pub mod select;

@@ -184,6 +184,15 @@ impl Kernel {
         self.maps.label(self.generation, cgroup_id, label)
     }
 
+    /// Labels these cgroups and no others in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the label map is full.
+    pub fn replace_labels(&mut self, labels: &[(u64, CgroupLabel)]) -> Result<(), KernelError> {
+        self.maps.replace_labels(self.generation, labels)
+    }
+
     /// Forgets a cgroup in both slots. Forgetting one that was never labelled is no error.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ use agentguard_common::{
 };
 use agentguard_daemon::{
     audit::{
-        Actor, Ancestor, AuditRecord, BootClock, EventsLost, Host, Loss, Names, PolicyLoaded,
-        PolicyRejected, Process, Program, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
+        Actor, Ancestor, AuditRecord, BootClock, EventsLost, Host, Launched, Loss, Names,
+        PolicyLoaded, PolicyRejected, Process, Program, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -368,7 +368,21 @@ fn hostile_strings_stay_on_one_short_valid_line() {
             detail: text.clone().into_owned(),
         };
         trail.note(AuditRecord::PolicyRejected(rejected), &mut lines);
-        assert_eq!(lines.len(), 3);
+        let untrusted = Untrusted::new(&hostile);
+        for outcome in [Ok(untrusted.clone()), Err(text.clone().into_owned())] {
+            let launched = Launched {
+                time,
+                identity: untrusted.clone(),
+                reason: Some(untrusted.clone()),
+                user: 1,
+                login_user: Some(2),
+                pid: 3,
+                comm: untrusted.clone(),
+                outcome,
+            };
+            trail.note(AuditRecord::Launched(Box::new(launched)), &mut lines);
+        }
+        assert_eq!(lines.len(), 5);
         for line in &lines {
             schemas.check(line);
         }
@@ -409,7 +423,25 @@ fn news_of_the_daemon_is_valid() {
         errors: 1,
         detail: "a.toml:1".into(),
     };
+    let launched = |outcome| {
+        AuditRecord::Launched(Box::new(Launched {
+            time,
+            identity: Untrusted::new(b"sync"),
+            reason: Some(Untrusted::new(b"ticket 7")),
+            user: 1_000,
+            login_user: None,
+            pid: 7,
+            comm: Untrusted::new(b"agentguard"),
+            outcome,
+        }))
+    };
     for (record, type_uid, status) in [
+        (
+            launched(Ok(Untrusted::new(b"/agents.slice/x.scope"))),
+            300_406,
+            1,
+        ),
+        (launched(Err("policy does not let you".into())), 300_406, 2),
         (AuditRecord::DaemonStarted { time }, 600_203, 1),
         (AuditRecord::DaemonStopped { time }, 600_204, 1),
         (AuditRecord::PolicyLoaded(loaded), 300_403, 1),

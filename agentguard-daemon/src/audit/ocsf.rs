@@ -10,12 +10,12 @@ mod schema;
 use uuid::{Builder, Uuid};
 
 use self::schema::{
-    Action, Classification, Device, Entity, Event, Metadata, Os, Own, Policy, Product, Severity,
-    Status, Unmapped,
+    Action, Classification, Device, Entity, Event, Metadata, Os, Own, OwnLaunch, Policy, Product,
+    Severity, Status, Unmapped,
 };
 use super::{
     escape::{Escaped, Untrusted, escape},
-    record::{AuditRecord, EventsLost, Loss, PolicyLoaded, PolicyRejected},
+    record::{AuditRecord, EventsLost, Launched, Loss, PolicyLoaded, PolicyRejected},
 };
 
 /// Longest line, its newline included: what rsyslog accepts by default.
@@ -89,6 +89,7 @@ impl Encoder {
             AuditRecord::Connection(record) => connection::event(record, &self.host, &mut text),
             AuditRecord::PolicyLoaded(record) => policy_loaded(record),
             AuditRecord::PolicyRejected(record) => policy_rejected(record, &mut text),
+            AuditRecord::Launched(record) => launched(record, &mut text),
             AuditRecord::DaemonStarted { .. } => self.lifecycle(3, "Start", "started", &mut text),
             AuditRecord::DaemonStopped { .. } => self.lifecycle(4, "Stop", "stopped", &mut text),
             AuditRecord::EventsLost(record) => events_lost(record, &mut text),
@@ -265,10 +266,10 @@ fn policy(generation: u64) -> Policy {
 
 fn policy_entity(generation: u64) -> Entity {
     Entity {
-        name: "agentguard",
+        name: "agentguard".into(),
         type_id: 5,
         type_name: "Policy",
-        version: generation.to_string(),
+        version: Some(generation.to_string()),
     }
 }
 
@@ -316,6 +317,58 @@ fn policy_rejected(record: &PolicyRejected, text: &mut Text) -> Event {
         entity: Some(policy_entity(generation)),
         unmapped: Some(Unmapped {
             agentguard: Own::Rejected { errors },
+        }),
+        ..Event::default()
+    }
+}
+
+fn launched(record: &Launched, text: &mut Text) -> Event {
+    let identity = text.of_untrusted(&record.identity, limit::NAME);
+    let comm = text.of_untrusted(&record.comm, limit::NAME);
+    let who = format!("{comm}[{}] of user {}", record.pid, record.user);
+    let reason = record
+        .reason
+        .as_ref()
+        .map(|reason| text.of_untrusted(reason, limit::TEXT));
+    let (message, severity, status, action, cgroup) = match &record.outcome {
+        Ok(cgroup) => (
+            format!("{who} launched as {identity}"),
+            INFORMATIONAL,
+            SUCCESS,
+            ALLOWED,
+            Some(text.of_untrusted(cgroup, limit::PATH)),
+        ),
+        Err(why) => {
+            let why = text.of(why, limit::TEXT);
+            let status = Status {
+                status_detail: Some(why.clone()),
+                ..FAILURE
+            };
+            let message = format!("{who} not launched as {identity}: {why}");
+            (message, MEDIUM, status, BLOCKED, None)
+        }
+    };
+    Event {
+        class: ENTITY.activity(6, "Enroll"),
+        severity,
+        message,
+        status,
+        action: Some(action),
+        entity: Some(Entity {
+            name: identity.into(),
+            type_id: 99,
+            type_name: "Other",
+            version: None,
+        }),
+        unmapped: Some(Unmapped {
+            agentguard: Own::Launch(Box::new(OwnLaunch {
+                user: record.user,
+                login_user: record.login_user,
+                pid: record.pid,
+                comm,
+                reason,
+                cgroup,
+            })),
         }),
         ..Event::default()
     }

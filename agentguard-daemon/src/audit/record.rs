@@ -174,6 +174,27 @@ pub struct PolicyRejected {
     pub detail: String,
 }
 
+/// A process that was put into a cgroup of its own, as an identity, or was refused that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// When.
+    pub time: Timestamp,
+    /// As whom; the name that was asked for.
+    pub identity: Untrusted,
+    /// Why, in the words of who asked.
+    pub reason: Option<Untrusted>,
+    /// Who asked.
+    pub user: u32,
+    /// Who logged in, if somebody did.
+    pub login_user: Option<u32>,
+    /// Its process.
+    pub pid: u32,
+    /// The name of that.
+    pub comm: Untrusted,
+    /// The new cgroup below the cgroup root, or why there is none.
+    pub outcome: Result<Untrusted, String>,
+}
+
 /// Where events were lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -207,6 +228,8 @@ pub enum AuditRecord {
     PolicyLoaded(PolicyLoaded),
     /// A policy was refused.
     PolicyRejected(PolicyRejected),
+    /// A process was launched as an identity, or refused.
+    Launched(Box<Launched>),
     /// The daemon started.
     DaemonStarted {
         /// When.
@@ -229,6 +252,7 @@ impl AuditRecord {
             Self::Connection(record) => record.end,
             Self::PolicyLoaded(record) => record.time,
             Self::PolicyRejected(record) => record.time,
+            Self::Launched(record) => record.time,
             Self::EventsLost(record) => record.time,
             Self::DaemonStarted { time } | Self::DaemonStopped { time } => *time,
         }
@@ -246,6 +270,7 @@ impl AuditRecord {
             Self::EventsLost(_)
             | Self::PolicyLoaded(_)
             | Self::PolicyRejected(_)
+            | Self::Launched(_)
             | Self::DaemonStarted { .. }
             | Self::DaemonStopped { .. } => None,
         }
@@ -258,6 +283,7 @@ impl AuditRecord {
             Self::EventsLost(_)
             | Self::PolicyLoaded(_)
             | Self::PolicyRejected(_)
+            | Self::Launched(_)
             | Self::DaemonStarted { .. }
             | Self::DaemonStopped { .. } => None,
         }

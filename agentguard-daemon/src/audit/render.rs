@@ -6,7 +6,7 @@ use agentguard_common::audit::EventKind;
 
 use super::{
     escape::escape,
-    record::{AuditRecord, ConnectionRecord, EventsLost, Loss},
+    record::{AuditRecord, ConnectionRecord, EventsLost, Launched, Loss},
     words,
 };
 
@@ -29,6 +29,7 @@ pub fn terminal_line(record: &AuditRecord) -> String {
             record.generation,
             text(record.detail.as_bytes())
         ),
+        AuditRecord::Launched(record) => format!("{time}  {}", launch(record)),
         AuditRecord::DaemonStarted { .. } => format!("{time}  agentguard started"),
         AuditRecord::DaemonStopped { .. } => format!("{time}  agentguard stopped"),
         AuditRecord::EventsLost(record) => format!("{time}  {}", loss(record)),
@@ -64,6 +65,22 @@ fn connection(record: &ConnectionRecord) -> String {
         write!(line, " x{}", record.count).ok();
     }
     line
+}
+
+fn launch(record: &Launched) -> String {
+    let identity = record.identity.escape(COLUMN).text;
+    let program = record.comm.escape(COLUMN).text;
+    let who = format!("{program}[{}] of user {}", record.pid, record.user);
+    let reason = record.reason.as_ref().map_or_else(String::new, |reason| {
+        format!(", reason: {}", reason.escape(COLUMN).text)
+    });
+    match &record.outcome {
+        Ok(_) => format!("{who} launched as {identity}{reason}"),
+        Err(why) => format!(
+            "{who} not launched as {identity}: {}{reason}",
+            text(why.as_bytes())
+        ),
+    }
 }
 
 fn loss(record: &EventsLost) -> String {

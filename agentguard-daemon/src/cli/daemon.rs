@@ -41,6 +41,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::Unsupported { .. } | StartError::Policy(_) => Failure::Settings(text),
         StartError::RegistryGone(_)
         | StartError::Registry(_)
+        | StartError::Launches(_)
         | StartError::Kernel(_)
         | StartError::Swap(_)
         | StartError::Sink(_)

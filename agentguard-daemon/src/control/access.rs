@@ -19,16 +19,24 @@ pub fn reader_group() -> Option<Gid> {
 }
 
 /// Whether the user `uid`, connected with the primary group `gid`, may ask for `request`: changes
-/// are for root, reading is for the members of the group too.
+/// are for root, reading is for the members of the group too. Anybody may ask for a launch: the
+/// policy in force says who gets it.
 #[must_use]
 pub fn permits(request: &Request, uid: u32, gid: u32) -> bool {
     match request {
         _ if uid == 0 => true,
+        Request::Launch { .. } => true,
         Request::Reload { .. } => false,
         Request::Status {} | Request::Ps {} | Request::Events { .. } => {
             reader_group().is_some_and(|group| is_member(group, uid, gid))
         }
     }
+}
+
+/// Whether the user is one for whom the daemon has seats of their own: root and the readers.
+#[must_use]
+pub fn is_known(uid: u32, gid: u32) -> bool {
+    permits(&Request::Status {}, uid, gid)
 }
 
 /// The group database is asked, and not the process: what it says now counts.
@@ -62,6 +70,17 @@ mod tests {
             assert!(permits(&request, 0, 0));
             assert!(!permits(&request, 65_534, 65_534));
         }
+    }
+
+    #[test]
+    fn strangers_may_ask_for_a_launch_and_are_no_more_known() {
+        let launch = Request::Launch {
+            identity: "sync".to_owned(),
+            reason: None,
+        };
+        assert!(permits(&launch, 65_534, 65_534));
+        assert!(is_known(0, 0));
+        assert!(!is_known(65_534, 65_534));
     }
 
     #[test]

@@ -3,13 +3,7 @@
 //! The loop is asked for little at a time and never waits for a client: what a client does not read
 //! is held by nobody.
 
-use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -18,11 +12,16 @@ use tokio::{
     time::timeout,
 };
 
+use crate::identity::launch::Caller;
+
 use super::{ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName, access};
 
 /// Clients that are served at a time: of root, and as many of everybody else, who cannot keep root
 /// out by staying.
 const MAX_CLIENTS: usize = 64;
+
+/// Clients who may not even read that are served at a time, besides those.
+const MAX_STRANGERS: usize = 16;
 
 /// How long a client may take to say what it wants, or to accept a part of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,6 +49,19 @@ pub enum Query {
         /// Whether to answer when it is in force.
         wait: bool,
     },
+    /// To put a process into a cgroup of its own.
+    Launch(Box<LaunchQuery>),
+}
+
+/// Which launch.
+#[derive(Debug)]
+pub struct LaunchQuery {
+    /// Who asks.
+    pub caller: Caller,
+    /// As which identity.
+    pub identity: String,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// Which events.
@@ -105,7 +117,8 @@ pub struct Daemon {
     pub newest: watch::Receiver<u64>,
 }
 
-/// Listens at `path`, for root and the readers' group only.
+/// Listens at `path`, for everybody: who may be launched is not known before policy is. What
+/// strangers may ask for, [`access`] tells.
 ///
 /// # Errors
 ///
@@ -115,7 +128,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    // Made under a name that nobody knows and renamed when only the right ones may connect.
+    // Made under another name and renamed when it is whole.
     let staged = path.with_extension("new");
     for stale in [&staged, path] {
         match fs::remove_file(stale) {
@@ -124,14 +137,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         }
     }
     let listener = UnixListener::bind(&staged)?;
-    let mode = match access::reader_group() {
-        Some(group) => {
-            chown(&staged, Some(0), Some(group.as_raw()))?;
-            0o660
-        }
-        None => 0o600,
-    };
-    fs::set_permissions(&staged, fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(&staged, fs::Permissions::from_mode(0o666))?;
     fs::rename(&staged, path)?;
     Ok(listener)
 }
@@ -139,6 +145,8 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 /// Accepts clients until the daemon ends.
 pub async fn serve(listener: UnixListener, daemon: Daemon) {
     let [of_root, of_others] = [(); 2].map(|()| Arc::new(Semaphore::new(MAX_CLIENTS)));
+    // Strangers can fill their own seats, and keep nobody else out.
+    let of_strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             // Out of descriptors: others need the time to give some back.
@@ -150,8 +158,10 @@ pub async fn serve(listener: UnixListener, daemon: Daemon) {
         };
         let seats = if peer.uid() == 0 {
             &of_root
-        } else {
+        } else if access::is_known(peer.uid(), peer.gid()) {
             &of_others
+        } else {
+            &of_strangers
         };
         let Ok(seat) = Arc::clone(seats).try_acquire_owned() else {
             let refusal = error(ErrorKind::Unavailable, "too many clients");
@@ -180,7 +190,7 @@ async fn attend(stream: &mut UnixStream, daemon: &Daemon) -> io::Result<()> {
         let message = format!(
             "needs root{}",
             match request {
-                Request::Reload { .. } => String::new(),
+                Request::Reload { .. } | Request::Launch { .. } => String::new(),
                 Request::Status {} | Request::Ps {} | Request::Events { .. } =>
                     format!(", or membership in the group `{}`", access::GROUP),
             }
@@ -191,6 +201,17 @@ async fn attend(stream: &mut UnixStream, daemon: &Daemon) -> io::Result<()> {
         Request::Status {} => Query::Status,
         Request::Ps {} => Query::Ps,
         Request::Reload { wait } => Query::Reload { wait },
+        Request::Launch { identity, reason } => match Caller::of(stream) {
+            Ok(caller) => Query::Launch(Box::new(LaunchQuery {
+                caller,
+                identity,
+                reason,
+            })),
+            Err(failure) => {
+                let message = format!("cannot tell who asks: {failure}");
+                return send(stream, &error(ErrorKind::Failed, &message)).await;
+            }
+        },
         Request::Events {
             follow,
             identity,

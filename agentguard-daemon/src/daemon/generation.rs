@@ -1,8 +1,9 @@
 //! A policy on its way into the kernel: read, bound to identities and cgroups, in force.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::path::PathBuf;
 
 use agentguard_common::{
+    executable::HashedFile,
     fact::{Choice, ExecutableSet, NO_CHOICE},
     identity::AgentId,
 };
@@ -11,22 +12,16 @@ use jiff::Timestamp;
 use super::{
     Daemon,
     clock::{boot_now_ns, deadline_ns},
-    host,
+    hashes, host,
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
-    identity::{
-        cgroups,
-        context::Context,
-        execution::Matcher,
-        registry::RegistryError,
-        select::{Ground, select},
-    },
-    kernel::{CgroupLabel, Generation, IdentityEntry, KernelError, SetEntry, memory},
+    identity::registry::RegistryError,
+    kernel::{FilePlace, Generation, IdentityEntry, KernelError, SetEntry, memory},
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
-        selection::{self, Automaton},
+        selection,
     },
 };
 
@@ -50,8 +45,8 @@ pub struct InForce {
     pub ids: Vec<AgentId>,
     /// Its files.
     pub files: Vec<PathBuf>,
-    /// What it makes of executables.
-    pub matcher: Matcher,
+    /// The executables that have a hash that it asks for.
+    pub hashed: Vec<(FilePlace, HashedFile)>,
 }
 
 /// Why a compiled policy did not come into force.
@@ -98,7 +93,7 @@ impl Daemon {
     pub(super) fn put_in_force(&mut self, candidate: Candidate) -> Result<u64, SwapError> {
         let Candidate {
             mut compiled,
-            files,
+            files: policy_files,
             warnings: _,
         } = candidate;
         let names = compiled
@@ -130,12 +125,8 @@ impl Daemon {
                 choices: encode(&set.choices, &ids),
             })
             .collect();
-        let mut paths = HashMap::new();
-        let mut labels = Vec::new();
-        cgroups::walk(&self.cgroup_root, &mut |cgroup, _| {
-            labels.extend(own_label(&compiled, &ids, &cgroup.path).map(|label| (cgroup.id, label)));
-            paths.insert(cgroup.id, cgroup.path.as_slice().into());
-        })?;
+        let (labels, paths) = self.labels_of_all(&compiled, &ids)?;
+        let hashed = hashes::verify(&compiled.selection.hashes);
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.
         self.trail
@@ -145,7 +136,7 @@ impl Daemon {
             identities: records,
             labels,
             sets,
-            files: Vec::new(),
+            files: hashed.clone(),
         });
         match swapped {
             Ok(_) => {}
@@ -165,8 +156,6 @@ impl Daemon {
         compiled.addresses = Vec::new();
         compiled.rules = Vec::new();
         compiled.rule_sources = Vec::new();
-        let matcher = Matcher::new(&compiled.selection);
-        compiled.selection.automaton = Automaton::default();
         compiled.ports = PortClasses {
             tcp: Vec::new(),
             udp: Vec::new(),
@@ -176,8 +165,8 @@ impl Daemon {
                 generation: number,
                 compiled,
                 ids,
-                files,
-                matcher,
+                files: policy_files,
+                hashed,
             }
             .into(),
         );
@@ -186,26 +175,6 @@ impl Daemon {
         self.enrolment.want();
         Ok(number)
     }
-}
-
-/// The label of the cgroup at `path`, if it is another one than that of the cgroup above it.
-pub(super) fn own_label(compiled: &Compiled, ids: &[AgentId], path: &[u8]) -> Option<CgroupLabel> {
-    let chain = Context::chain_of_path(&String::from_utf8_lossy(path));
-    let chain: Vec<&Context> = chain.iter().collect();
-    let selected = select(compiled, &chain);
-    let (_, above) = chain.split_last()?;
-    let inherited = if above.is_empty() {
-        matches!(selected.ground, Ground::Nothing) && selected.choices.is_empty()
-    } else {
-        !selected.differs(&select(compiled, above))
-    };
-    let identity = *ids.get(selected.index).filter(|_| !inherited)?;
-    Some(CgroupLabel {
-        identity,
-        rank: selected.rank,
-        facts: selected.facts,
-        choices: encode(&selected.choices, ids),
-    })
 }
 
 /// A chain of choices with the numbers of its identities.

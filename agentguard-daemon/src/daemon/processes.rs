@@ -9,10 +9,16 @@ use std::{
 use agentguard_common::process::{NO_EXEC, ProcessLabel};
 
 use super::{
-    Daemon,
+    Daemon, labels,
     process::scan::{self, FoundProcess},
 };
-use crate::{audit::Program, identity::execution::Execution};
+use crate::{
+    audit::Program,
+    identity::{
+        context::Context,
+        execution::{Execution, Matcher},
+    },
+};
 
 /// Numbers of execs that began before the programs were loaded: the kernel never counts so far.
 const FIRST_FOUND: u64 = 1 << 63;
@@ -123,20 +129,36 @@ impl Daemon {
         let Some(policy) = self.in_force.clone() else {
             return;
         };
-        let judged = policy
-            .matcher
-            .judge_all(&self.executions, |execution| self.facts_around(execution));
-        let labels: Vec<(u64, ProcessLabel)> = judged
+        let selection = &policy.compiled.selection;
+        let hashed: HashMap<(u32, u64), u64> = policy
+            .hashed
+            .iter()
+            .map(|(place, file)| ((place.device, place.inode), file.facts))
+            .collect();
+        let mut of_cgroups: HashMap<u64, u64> = HashMap::new();
+        for (_, execution) in self.executions.iter() {
+            let id = execution.cgroup_id;
+            if selection.cgroup_facts() != 0 && !of_cgroups.contains_key(&id) {
+                let path = self.paths.path(id).map(<[u8]>::to_vec);
+                let chain =
+                    path.map(|path| labels::chain_of(&self.cgroup_root, &mut self.resolver, &path));
+                let contexts: Vec<&Context> =
+                    chain.iter().flatten().map(|(_, context)| context).collect();
+                of_cgroups.insert(id, selection.facts_of(&contexts));
+            }
+        }
+        let around = |execution: &Execution| {
+            let file = (execution.device, execution.inode);
+            hashed.get(&file).copied().unwrap_or(0)
+                | of_cgroups.get(&execution.cgroup_id).copied().unwrap_or(0)
+        };
+        let labels: Vec<(u64, ProcessLabel)> = Matcher::new(selection)
+            .judge_all(&self.executions, around)
             .into_iter()
             .map(|(id, judged)| (id, judged.label(id, policy.generation, &policy.ids)))
             .collect();
         if let Err(error) = self.kernel.relabel(&labels) {
             tracing::error!(%error, "running processes keep what the former policy made of them");
         }
-    }
-
-    /// Facts of the cgroup and the file of an exec.
-    fn facts_around(&self, _execution: &Execution) -> u64 {
-        0
     }
 }

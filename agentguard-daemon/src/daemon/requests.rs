@@ -65,6 +65,7 @@ impl Daemon {
                 None => Answer::Response(failed("the policy in force could not be read")),
             },
             Query::Events(query) => Answer::Events(self.events(&query)),
+            Query::Launch(query) => Answer::Response(self.launch(*query)),
             Query::Reload { wait: true } => return self.begin_reload(Some(call.reply)),
             Query::Reload { wait: false } => {
                 self.begin_reload(None);

@@ -24,7 +24,9 @@ use crate::{
     config::Settings,
     control::server,
     identity::{
+        context::resolver::{Resolver, Sources},
         execution::Executions,
+        launch::{Launches, LaunchesError},
         registry::{Registry, RegistryError},
     },
     kernel::{Kernel, KernelError, Loaded, Placement, support},
@@ -60,6 +62,9 @@ pub enum StartError {
     /// The numbers of the identities.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// What earlier daemons launched.
+    #[error(transparent)]
+    Launches(#[from] LaunchesError),
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -98,6 +103,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let boot_id = host::boot_id().map_err(failed("boot id"))?;
     let registry_path = settings.state_dir.join("identities.json");
     let registry = Registry::open(&registry_path, &boot_id)?;
+    let launches = Launches::open(&settings.state_dir.join("launches.json"), &boot_id)?;
     let sinks = open_sinks(&settings)?;
 
     let placement = Placement {
@@ -129,6 +135,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         hostname: host::hostname(),
         boot_id,
     };
+    let resolver = Resolver::new(Sources::of_host(&cgroup_root)).map_err(failed("contexts"))?;
     let mut daemon = Daemon {
         cgroup_root,
         hierarchy,
@@ -137,6 +144,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         cgroup_ring: Readable::new(cgroups).map_err(failed("cgroup ring"))?,
         process_ring: Readable::new(processes).map_err(failed("process ring"))?,
         executions: Executions::default(),
+        resolver,
         kernel,
         registry,
         in_force: None,
@@ -149,6 +157,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         enrolment: Enrolment::default(),
         cgroup_events_lost: 0,
         review_due: None,
+        launches,
         reload: Reload::default(),
         calls,
         newest,
@@ -161,6 +170,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let time = Timestamp::now();
     daemon.note(AuditRecord::DaemonStarted { time });
     daemon.find_processes();
+    daemon.clear_launches();
     daemon.load_first_policy(&placement)?;
     daemon.enrol();
     daemon.deliver();

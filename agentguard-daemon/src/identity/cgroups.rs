@@ -125,6 +125,17 @@ pub fn is_populated(root: &Path, path: &[u8]) -> bool {
     }
 }
 
+/// Whether there are cgroups below the one at `path`.
+#[must_use]
+pub fn has_children(root: &Path, path: &[u8]) -> bool {
+    let below = path.strip_prefix(b"/").unwrap_or(path);
+    fs::read_dir(root.join(OsStr::from_bytes(below))).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    })
+}
+
 /// Where the cgroup root stands in its hierarchy, to translate the paths that the kernel reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {

@@ -1,5 +1,32 @@
-//! What is known of a cgroup besides its path.
+//! What is known of a cgroup besides its path: its unit, its container, its session, who made it.
+//!
+//! Some of that is in the path and is known at once, [`Context::of_path`]. The rest, only others
+//! know, and [`resolver::Resolver`] asks them.
+//!
+//! # What a path proves
+//!
+//! Who may make cgroups in a subtree chooses the names there, so a name proves something only where
+//! nobody but root, systemd for it, or a container engine of root makes cgroups:
+//!
+//! - A **unit** of the system manager has nothing but slices above it. The user managers and
+//!   containers have subtrees below their service or scope, and can make any name in them.
+//! - A **session** is `/user.slice/user-UID.slice/session-ID.scope` and nothing else.
+//! - A **container** has nothing above it that is a service, a scope or another container.
+//! - A container in `/user.slice/user-UID.slice` is one that the user UID says is a container. It has
+//!   [`Container::rootless_of`], and means no more than "a process of that user": such a user can
+//!   give a cgroup of any processes of his any container's name. A selector of containers of the
+//!   system must not match it; [`Container::is_of_system`] tells.
+//!
+//! A subtree can be handed over by changing the owner of a plain directory too, which no path shows:
+//! the resolver, which sees directories, believes none of this below one that is not root's.
 #![forbid(unsafe_code)]
+
+mod container;
+mod engine;
+mod ownership;
+pub mod resolver;
+mod session;
+mod systemd;
 
 use std::collections::BTreeMap;
 
@@ -8,100 +35,112 @@ use std::collections::BTreeMap;
 pub struct Context {
     /// Its path below the cgroup root, with a leading slash.
     pub path: String,
-    /// The unit of the system manager that it is the cgroup of.
+    /// The unit of the system manager that this very cgroup is of, without escapes. A slice is its
+    /// own unit.
     pub unit: Option<String>,
-    /// The slices of the system manager that it is in, outermost first; itself, if it is one.
+    /// The slices that it is in, outermost first; a slice is in itself.
     pub slices: Vec<String>,
-    /// The container that it belongs to.
+    /// The container that this very cgroup is of.
     pub container: Option<Container>,
-    /// The login session that it belongs to.
+    /// The session or user manager that this very cgroup is of.
     pub session: Option<Session>,
-    /// The identity that its unit claims in its own unit file.
+    /// Identity that the unit claims by `LogExtraFields=AGENTGUARD_IDENTITY=…`, in files of root.
     pub claim: Option<String>,
-    /// Whether its unit is started by a timer.
+    /// Whether a timer starts the unit.
     pub timer: bool,
-    /// Whether it belongs to a daemon that runs scheduled jobs.
+    /// Whether cron or anacron starts what is in it.
     pub cron: bool,
+    /// What tells this start of the unit from others: its invocation id.
+    pub run_id: Option<String>,
 }
 
-/// A container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    /// What runs it.
-    pub runtime: Runtime,
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: Option<String>,
-    /// The name of its image.
-    pub image: Option<String>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// What runs a container.
+/// A container engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Runtime {
-    /// Docker.
+    /// Docker, or what speaks its API.
     Docker,
     /// Podman.
     Podman,
-    /// containerd, also below Kubernetes.
+    /// containerd for Kubernetes or nerdctl; names, images and labels are not known.
     Containerd,
-    /// CRI-O.
+    /// CRI-O; names, images and labels are not known.
     CriO,
 }
 
-/// A login session.
+/// A container. The strings are what people chose: whoever prints them escapes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Whose it is.
+    pub runtime: Runtime,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name, if the engine told.
+    pub name: Option<String>,
+    /// The image as its maker named it, if the engine told: `docker.io/library/nginx:1.29`.
+    pub image: Option<String>,
+    /// Its labels, if the engine told.
+    pub labels: BTreeMap<String, String>,
+    /// The user in whose part of the tree it is: his word for it, and no more.
+    pub rootless_of: Option<u32>,
+}
+
+/// A login session or a user manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Its id.
+    /// Its id, as in `session-ID.scope`; `user@UID` of a user manager.
     pub id: String,
-    /// Its class: `user`, `background`, `manager`, `greeter` and so on.
+    /// `user`, `greeter`, `background` and so on as logind knows it; `manager` of a user manager.
     pub class: Option<String>,
-    /// Whose it is.
+    /// Whose.
     pub user: Option<u32>,
 }
 
+impl Container {
+    /// Whether root or an engine of root made it.
+    #[must_use]
+    pub fn is_of_system(&self) -> bool {
+        self.rootless_of.is_none()
+    }
+}
+
+/// The cgroups from the root down to the one at `path`.
+pub fn paths_to(path: &str) -> impl Iterator<Item = &str> {
+    let above = path
+        .match_indices('/')
+        .filter_map(move |(slash, _)| path.get(..slash))
+        .map(|above| if above.is_empty() { "/" } else { above });
+    above.chain((path != "/").then_some(path))
+}
+
 impl Context {
-    /// What the path alone tells.
+    /// What the path of a cgroup proves. `path` is relative to the cgroup root, with a leading slash.
     #[must_use]
     pub fn of_path(path: &str) -> Self {
+        let unit = system_unit(path);
         Self {
             path: path.to_owned(),
-            unit: system_unit(path).map(str::to_owned),
-            slices: system_slices(path),
+            unit: unit.map(str::to_owned),
+            slices: slices(path).map(str::to_owned).collect(),
+            container: container::of_path(path),
+            session: session(path),
+            cron: unit.is_some_and(is_cron),
             ..Self::default()
         }
     }
 
-    /// What the paths alone tell of the cgroup at `path` and those above it, from the root on.
+    /// What the paths alone prove of the cgroup at `path` and those above it, from the root on.
     #[must_use]
     pub fn chain_of_path(path: &str) -> Vec<Self> {
-        let above = path
-            .match_indices('/')
-            .filter_map(|(slash, _)| path.get(..slash))
-            .map(|above| if above.is_empty() { "/" } else { above });
-        above
-            .chain((path != "/").then_some(path))
-            .map(Self::of_path)
-            .collect()
+        paths_to(path).map(Self::of_path).collect()
     }
 }
 
 const UNIT_SUFFIXES: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
 /// The unit of the system manager that the last component of `path` names.
-///
-/// Only slices may stand above it. Who was given a subtree, as the user managers and containers
-/// are below their service or scope, can make cgroups of any name in it: those are no units of the
-/// system, and must not take the identity of one.
 fn system_unit(path: &str) -> Option<&str> {
     let (above, name) = path.rsplit_once('/')?;
-    let in_slices = above
-        .split('/')
-        .filter(|component| !component.is_empty())
-        .all(|component| component.ends_with(".slice"));
+    let in_slices = components(above).all(is_slice);
     // systemd puts an underscore before names that the kernel could take for its own files.
     let name = name.strip_prefix('_').unwrap_or(name);
     let is_unit = UNIT_SUFFIXES
@@ -110,11 +149,76 @@ fn system_unit(path: &str) -> Option<&str> {
     (in_slices && is_unit).then_some(name)
 }
 
-/// The slices at the start of `path`: below anything else they are no slices of the system.
-fn system_slices(path: &str) -> Vec<String> {
-    path.split('/')
-        .filter(|component| !component.is_empty())
-        .take_while(|component| component.ends_with(".slice"))
-        .map(str::to_owned)
-        .collect()
+fn slices(path: &str) -> impl Iterator<Item = &str> {
+    components(path).take_while(|component| is_slice(component))
 }
+
+fn session(path: &str) -> Option<Session> {
+    let (user, mut below) = user_subtree(path)?;
+    let name = below.next()?;
+    if below.next().is_some() {
+        return None;
+    }
+    if name == format!("user@{user}.service") {
+        return Some(Session {
+            id: format!("user@{user}"),
+            class: Some("manager".to_owned()),
+            user: Some(user),
+        });
+    }
+    let id = name.strip_prefix("session-")?.strip_suffix(".scope")?;
+    // As systemd makes them: what else stands there is somebody's scope with a like name.
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_id.then(|| Session {
+        id: id.to_owned(),
+        class: None,
+        user: Some(user),
+    })
+}
+
+/// The user in whose slice `path` is, and what is below that slice.
+fn user_subtree(path: &str) -> Option<(u32, impl Iterator<Item = &str>)> {
+    let mut components = components(path);
+    if components.next() != Some("user.slice") {
+        return None;
+    }
+    let digits = components
+        .next()?
+        .strip_prefix("user-")?
+        .strip_suffix(".slice")?;
+    let user: u32 = digits.parse().ok()?;
+    // One name for one user: neither `+1` nor `01`.
+    (user.to_string() == digits).then_some((user, components))
+}
+
+fn is_cron(unit: &str) -> bool {
+    const CRON: [&str; 6] = [
+        "cron.service",
+        "crond.service",
+        "cronie.service",
+        "anacron.service",
+        "fcron.service",
+        "bcron.service",
+    ];
+    CRON.contains(&unit)
+}
+
+fn components(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|component| !component.is_empty())
+}
+
+fn is_slice(component: &str) -> bool {
+    component.ends_with(".slice")
+}
+
+/// Longest text of others that is kept.
+const MAX_TEXT_BYTES: usize = 4_096;
+
+/// `text` of others, unless it is empty, long, or holds control characters: then it says nothing.
+fn bounded(text: &str) -> Option<String> {
+    let is_good = (1..=MAX_TEXT_BYTES).contains(&text.len()) && !text.contains(char::is_control);
+    is_good.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

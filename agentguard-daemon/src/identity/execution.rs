@@ -8,7 +8,6 @@ use std::{
 };
 
 use agentguard_common::{
-    executable::{self, NO_SET},
     fact::{KIND_GROUP, KIND_USER, LOGIN, ON_HOST},
     identity::AgentId,
     process::{EXEC_ON_HOST, ExecEvent, FLAG_INHERIT, NO_EXEC, ProcessLabel},
@@ -16,7 +15,7 @@ use agentguard_common::{
 
 use crate::{
     audit::{Ancestor, Program, Untrusted},
-    policy::selection::{Choice, ExecutableSet, Selection},
+    policy::selection::{Choice, Selection},
 };
 
 /// Execs that are kept before those of ended processes are forgotten.
@@ -195,10 +194,8 @@ impl Executions {
 
 /// What a policy makes of executables, ready to ask.
 #[derive(Debug)]
-pub struct Matcher {
-    classes: [u8; 256],
-    transitions: HashMap<u32, u32>,
-    sets: Vec<ExecutableSet>,
+pub struct Matcher<'a> {
+    selection: &'a Selection,
     users: HashMap<(u32, u32), u64>,
 }
 
@@ -234,34 +231,17 @@ impl Judged {
     }
 }
 
-impl Matcher {
-    /// Of a compiled policy.
+impl<'a> Matcher<'a> {
+    /// Of the selectors of a policy.
     #[must_use]
-    pub fn new(selection: &Selection) -> Self {
+    pub fn new(selection: &'a Selection) -> Self {
+        let users = selection.users.iter();
         Self {
-            classes: selection.automaton.classes,
-            transitions: selection.automaton.transitions.iter().copied().collect(),
-            sets: selection.sets.clone(),
-            users: selection
-                .users
-                .iter()
+            selection,
+            users: users
                 .map(|user| ((user.kind, user.id), user.facts))
                 .collect(),
         }
-    }
-
-    /// What policy says of the path of an executable or script.
-    #[must_use]
-    pub fn find(&self, path: &[u8]) -> Option<&ExecutableSet> {
-        let number = executable::find_set(
-            path,
-            |byte| self.classes[usize::from(byte)],
-            |key| self.transitions.get(&key).copied(),
-        );
-        if number == NO_SET {
-            return None;
-        }
-        self.sets.get(number as usize - 1)
     }
 
     /// Facts of a user.
@@ -320,7 +300,8 @@ impl Matcher {
         former: Judged,
         around: u64,
     ) -> Judged {
-        let find = |path: &Option<Box<[u8]>>| path.as_ref().and_then(|path| self.find(path));
+        let find =
+            |path: &Option<Box<[u8]>>| path.as_ref().and_then(|path| self.selection.set_of(path));
         let (executable, script) = (find(&execution.path), find(&execution.script));
         let host = if execution.on_host { ON_HOST } else { 0 };
         let mut found = Judged {
@@ -330,7 +311,10 @@ impl Matcher {
         let user = self.user_facts(execution.uid, execution.gid, execution.login_uid);
         for set in [executable, script].into_iter().flatten() {
             found.facts |= set.own_facts;
-            found.child_facts |= set.parent_facts;
+            // Whoever has mounts of his own can make himself the child of any path.
+            if execution.on_host {
+                found.child_facts |= set.parent_facts;
+            }
         }
         let facts = found.facts | user | around;
         let chosen = [script, executable]

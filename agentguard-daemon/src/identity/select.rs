@@ -195,7 +195,7 @@ fn agents_slice_in(compiled: &Compiled, chain: &[&Context]) -> Option<usize> {
 }
 
 /// Where systemd puts a slice: `a-b.slice` is in `a.slice`.
-fn slice_path(slice: &str) -> String {
+pub(crate) fn slice_path(slice: &str) -> String {
     let stem = slice.strip_suffix(".slice").unwrap_or(slice);
     let parents = stem
         .match_indices('-')

@@ -223,6 +223,19 @@ impl Maps {
         Ok(())
     }
 
+    /// Labels these cgroups and no others in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the map is full.
+    pub(super) fn replace_labels(
+        &mut self,
+        generation: u64,
+        labels: &[(u64, CgroupLabel)],
+    ) -> Result<(), KernelError> {
+        self.write_labels(slot_of(generation), labels)
+    }
+
     /// Labels a cgroup in the generation in force.
     ///
     /// # Errors

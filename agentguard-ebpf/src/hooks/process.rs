@@ -155,9 +155,10 @@ fn judge(active: Active, paths: &Paths, inode: *const u8, user: &User, label: &m
     let executable = find(path::EXECUTABLE, paths.executable);
     let script = find(path::SCRIPT, paths.script);
     label.facts |= executable.own_facts | executable::hash_facts(active, inode);
-    label.child_facts = executable.parent_facts;
     if paths.on_host {
         label.facts |= ON_HOST;
+        // Whoever has mounts of his own can make himself the child of any path.
+        label.child_facts = executable.parent_facts;
     }
     let around = user.facts(active) | identity::label_of_current(active).facts;
     // What the script is says more than what runs it.
@@ -165,7 +166,9 @@ fn judge(active: Active, paths: &Paths, inode: *const u8, user: &User, label: &m
         let host = if paths.script_on_host { ON_HOST } else { 0 };
         let facts = (label.facts | script.own_facts) & !ON_HOST | host | around;
         label.facts |= script.own_facts;
-        label.child_facts |= script.parent_facts;
+        if paths.script_on_host {
+            label.child_facts |= script.parent_facts;
+        }
         if let Some(choice) = fact::choose(active, script.choices, facts) {
             (label.identity, label.flags) = (choice.identity, choice.flags);
             return;

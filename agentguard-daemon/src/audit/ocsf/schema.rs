@@ -220,11 +220,12 @@ pub(super) struct Policy {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Entity {
-    pub(super) name: &'static str,
+    pub(super) name: std::borrow::Cow<'static, str>,
     pub(super) type_id: u32,
     #[serde(rename = "type")]
     pub(super) type_name: &'static str,
-    pub(super) version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -239,7 +240,21 @@ pub(super) enum Own {
     Connection(Box<OwnConnection>),
     Policy { identities: usize, rules: usize },
     Rejected { errors: usize },
+    Launch(Box<OwnLaunch>),
     Lost { place: &'static str, total: u64 },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OwnLaunch {
+    pub(super) user: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) login_user: Option<u32>,
+    pub(super) pid: u32,
+    pub(super) comm: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cgroup: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

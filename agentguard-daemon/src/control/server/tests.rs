@@ -26,7 +26,9 @@ async fn exchange(bytes: &[u8]) -> String {
                     missed: 0,
                 }),
                 Query::Reload { .. } => Answer::Response(Response::Accepted {}),
-                Query::Status | Query::Ps => Answer::Work(Work(Box::new(|| Response::End {}))),
+                Query::Status | Query::Ps | Query::Launch(_) => {
+                    Answer::Work(Work(Box::new(|| Response::End {})))
+                }
             };
             drop(call.reply.send(answer));
         }

@@ -1,11 +1,11 @@
 use agentguard_common::executable::{END, START, transition};
 
 use super::*;
-use crate::policy::selection::Automaton;
+use crate::policy::selection::{Automaton, ExecutableSet};
 
 /// A policy that makes `/agent` identity 7, for its children too, and `/tool` identity 8 for itself
 /// alone where the user is 5; whose parent is `/agent` has fact 4.
-fn matcher() -> Matcher {
+fn selection() -> Selection {
     let choice = |required, identity, inherit| Choice {
         required,
         forbidden: 0,
@@ -35,7 +35,8 @@ fn matcher() -> Matcher {
     for (class, byte) in (0..=127).zip(classes.iter_mut()) {
         *byte = class;
     }
-    Matcher::new(&Selection {
+    transitions.sort_unstable();
+    Selection {
         facts: Vec::new(),
         users: vec![crate::policy::selection::UserFacts {
             kind: KIND_USER,
@@ -59,7 +60,7 @@ fn matcher() -> Matcher {
             },
         ],
         hashes: Vec::new(),
-    })
+    }
 }
 
 fn execution(path: &str, parent: u64, former: u64, uid: u32) -> Execution {
@@ -100,7 +101,7 @@ fn an_executable_gives_an_identity_that_children_keep() {
         (5, execution("/tool", 3, 3, 6)),
         (6, execution("/sh", 4, 4, 5)),
     ]);
-    let judged = matcher().judge_all(&table, |_| 0);
+    let judged = Matcher::new(&selection()).judge_all(&table, |_| 0);
     let identity = |id: u64| judged[&id].identity;
     assert_eq!(identity(1), None);
     assert_eq!(identity(2), Some(7));
@@ -127,14 +128,17 @@ fn numbers_need_not_be_in_the_order_of_the_execs() {
         (1, execution("/sh", 2, 2, 5)),
         (2, execution("/agent", 0, 0, 5)),
     ]);
-    assert_eq!(matcher().judge_all(&table, |_| 0)[&1].identity, Some(7));
+    assert_eq!(
+        Matcher::new(&selection()).judge_all(&table, |_| 0)[&1].identity,
+        Some(7)
+    );
 }
 
 #[test]
 fn a_path_in_a_container_is_not_the_hosts() {
     let mut inside = execution("/agent", 0, 0, 5);
     inside.on_host = false;
-    let judged = matcher().judge_all(&table(&[(1, inside)]), |_| 0);
+    let judged = Matcher::new(&selection()).judge_all(&table(&[(1, inside)]), |_| 0);
     assert_eq!(judged[&1].identity, None);
 }
 
@@ -152,5 +156,5 @@ fn ancestors_of_running_processes_are_kept_and_loops_end() {
 
     table.insert(1, execution("/init", 3, 3, 0));
     assert_eq!(table.ancestors(3).count(), 1);
-    drop(matcher().judge_all(&table, |_| 0));
+    drop(Matcher::new(&selection()).judge_all(&table, |_| 0));
 }
