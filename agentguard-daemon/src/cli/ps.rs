@@ -57,13 +57,5 @@ fn reason(why: &Why) -> String {
 
 /// A class as policy writes it.
 pub(super) fn name_of(class: Class) -> String {
-    match class {
-        Class::Agent => "agent",
-        Class::Ci => "ci",
-        Class::Cron => "cron",
-        Class::Service => "service",
-        Class::Human => "human",
-        Class::Unknown => "unknown",
-    }
-    .into()
+    class.word().into()
 }

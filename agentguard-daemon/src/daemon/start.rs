@@ -140,6 +140,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         kernel,
         registry,
         in_force: None,
+        policies_rejected: 0,
         last_rejection: None,
         degraded,
         trail: Trail::new(host, uuid::Uuid::now_v7()),
@@ -154,6 +155,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         newest,
         signals,
         started: Instant::now(),
+        started_at: Timestamp::now(),
         settings,
         _lock: lock,
     };

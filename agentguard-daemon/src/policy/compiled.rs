@@ -104,6 +104,21 @@ pub enum Class {
     Unknown,
 }
 
+impl Class {
+    /// The word that policy uses.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Ci => "ci",
+            Self::Cron => "cron",
+            Self::Service => "service",
+            Self::Human => "human",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Whether denials take effect.
 #[derive(
     Clone,
