@@ -1,6 +1,6 @@
 //! Where each event went, exactly: delivered, folded, held, dropped in the kernel, or undecodable.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::AddAssign};
 
 use agentguard_common::{audit::Counters, identity::AgentId};
 
@@ -48,6 +48,19 @@ pub struct Balance {
     pub unread: u64,
     /// Events received that an earlier daemon had left in the ring.
     pub inherited: u64,
+}
+
+impl AddAssign for Balance {
+    fn add_assign(&mut self, other: Self) {
+        self.produced += other.produced;
+        self.dropped += other.dropped;
+        self.received += other.received;
+        self.delivered += other.delivered;
+        self.folded += other.folded;
+        self.held += other.held;
+        self.unread += other.unread;
+        self.inherited += other.inherited;
+    }
 }
 
 /// Events lost since the last time somebody asked.

@@ -28,6 +28,7 @@ use crate::{
         registry::{Registry, RegistryError},
     },
     kernel::{Kernel, KernelError, Loaded, Placement, support},
+    metrics,
     policy::Diagnostics,
     sink::{Sink, SinkError},
 };
@@ -166,13 +167,14 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     daemon.load_first_policy(&placement)?;
     daemon.enrol();
     daemon.deliver();
-    tokio::spawn(server::serve(
-        listener,
-        server::Daemon {
-            calls: calls_sender,
-            newest: newest_receiver,
-        },
-    ));
+    let clients = server::Daemon {
+        calls: calls_sender,
+        newest: newest_receiver,
+    };
+    if let Some(endpoint) = daemon.settings.metrics.clone() {
+        tokio::spawn(metrics::server::serve(endpoint, clients.clone()));
+    }
+    tokio::spawn(server::serve(listener, clients));
     notify(&format!(
         "READY=1\nSTATUS=Generation {} in force.",
         daemon.kernel.generation()
