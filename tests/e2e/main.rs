@@ -4,6 +4,7 @@ mod control;
 mod demo;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod names;
 mod open;
 mod routes;
