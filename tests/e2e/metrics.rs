@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentguard_tests::{daemon::Daemon, network::Zone, world::PORT};
+use agentguard_tests::{daemon::Daemon, network::Zone, probe::Report, world::PORT};
 use serde_json::Value;
 
 use crate::{
     control::{MAX_RESIDENT_KIB, PATIENCE, READERS, count_descriptors, wait_for},
-    scene::{ENFORCED, Scene, policy},
+    scene::{ENFORCED, Scene, policy, spec},
 };
 
 /// Connections that are served at a time.
@@ -221,6 +221,12 @@ fn say_what_status_says(scene: &Scene, place: &Place) {
         .collect();
     let refused = judge.ask(targets).into_iter().filter(|&refused| refused);
     assert_eq!(refused.count(), 40);
+    let spec = spec(scene.target(Zone::Allowed), false);
+    let report = scene.sandbox.agent(&scene.cgroup).run(&spec);
+    assert_eq!(report, Report::Done);
+    wait_for("a flow with bytes", || {
+        daemon.counter("bot", "counters", "bytes-out") > 0
+    });
     daemon.write_policy("[roles.r");
     let rejected = daemon.cli(&["reload", "--wait"]);
     assert!(!rejected.status.success());
@@ -241,7 +247,7 @@ fn say_what_status_says(scene: &Scene, place: &Place) {
     let bot = "identity=\"bot\",class=\"agent\"";
     let flows = format!("agentguard_flows_total{{{bot},verdict");
     assert_eq!(scrape.take(&format!("{flows}=\"deny\"}}")), 40);
-    assert_eq!(scrape.take(&format!("{flows}=\"allow\"}}")), 30);
+    assert_eq!(scrape.take(&format!("{flows}=\"allow\"}}")), 31);
     assert_eq!(scrape.take("agentguard_policy_rejected_total"), 1);
     assert_eq!(scrape.take("agentguard_generation"), 1);
     let mut settled = |series: &str| scrape.take(&format!("agentguard_events_{series}"));
@@ -257,16 +263,16 @@ fn say_what_status_says(scene: &Scene, place: &Place) {
     .filter_map(|words| words.split_once(','))
     .map(|(name, label)| settled(&format!("{name}{{{bot},{label}}}")))
     .sum();
-    assert!(produced >= 70, "{produced} events of 70 judgements");
+    assert!(produced >= 71, "{produced} events of 71 judgements");
     assert_eq!(produced, rest, "no event is without a fate");
 
     let status = daemon.status();
     assert_eq!(status["automation"]["denied"], 40, "{status}");
-    assert_eq!(status["automation"]["allowed"], 30, "{status}");
+    assert_eq!(status["automation"]["allowed"], 31, "{status}");
     assert_eq!(status["people"]["denied"], 0, "{status}");
     let said = daemon.cli(&["status"]).stdout;
     let said = String::from_utf8_lossy(&said);
-    let line = "automation: 30 flows allowed, 40 denied, 0 would be denied, ";
+    let line = "automation: 31 flows allowed, 40 denied, 0 would be denied, ";
     assert!(said.contains(line), "{said}");
 }
 
