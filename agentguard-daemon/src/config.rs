@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    net::{AddrParseError, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -74,9 +74,9 @@ fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketA
         let examples = "`127.0.0.1:9464` or `[::1]:9464`";
         D::Error::custom(format!("`{text}` {what}, expected {examples}"))
     };
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_: AddrParseError| refuse("is not an address with a port"))?;
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err(refuse("is not an address with a port"));
+    };
     if !address.ip().is_loopback() {
         return Err(refuse("is not a loopback address"));
     }
