@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::policy::{Diagnostic, Diagnostics, Source, source::Place};
 
@@ -31,6 +32,58 @@ pub struct Settings {
     pub allow_degraded: bool,
     /// Where events go.
     pub sinks: Sinks,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<Endpoint>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "EndpointTable")]
+pub enum Endpoint {
+    /// On a loopback address, for everybody on this host.
+    Listen(SocketAddr),
+    /// On a unix socket, for root and the readers' group.
+    Socket(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct EndpointTable {
+    #[serde(default, deserialize_with = "loopback")]
+    listen: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+}
+
+impl TryFrom<EndpointTable> for Endpoint {
+    type Error = &'static str;
+
+    // What follows "expected" becomes the mend, see `diagnose`.
+    fn try_from(table: EndpointTable) -> Result<Self, Self::Error> {
+        match (table.listen, table.socket) {
+            (Some(address), None) => Ok(Self::Listen(address)),
+            (None, Some(path)) => Ok(Self::Socket(path)),
+            (None, None) => Err("neither `listen` nor `socket` is given, expected one of them"),
+            (Some(_), Some(_)) => Err("both `listen` and `socket` are given, expected one of them"),
+        }
+    }
+}
+
+fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let refuse = |what| {
+        let examples = "`127.0.0.1:9464` or `[::1]:9464`";
+        D::Error::custom(format!("`{text}` {what}, expected {examples}"))
+    };
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err(refuse("is not an address with a port"));
+    };
+    if !address.ip().is_loopback() {
+        return Err(refuse("is not a loopback address"));
+    }
+    if address.port() == 0 {
+        return Err(refuse("names no port"));
+    }
+    Ok(Some(address))
 }
 
 /// Where events go.
@@ -68,6 +121,7 @@ impl Default for Settings {
             control_socket: "/run/agentguard/control.sock".into(),
             allow_degraded: false,
             sinks: Sinks::default(),
+            metrics: None,
         }
     }
 }
@@ -84,18 +138,26 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, Diagnostics> {
         diagnostics.push(diagnose(&source, &error));
         diagnostics
     })?;
-    let relative = settings.relative_paths();
-    if relative.is_empty() {
-        return Ok(settings);
-    }
     let mut diagnostics = Diagnostics::default();
-    diagnostics.extend(relative.into_iter().map(|(key, path)| {
+    diagnostics.extend(settings.relative_paths().into_iter().map(|(key, path)| {
         let quoted = path.display().to_string();
         Diagnostic::error(format!("`{key}` is not an absolute path"))
             .at(place_of(&source, &quoted))
             .help(format!("write the whole path, as in `/{quoted}`"))
     }));
-    Err(diagnostics)
+    if let Some(Endpoint::Socket(path)) = &settings.metrics
+        && *path == settings.control_socket
+    {
+        let error = Diagnostic::error("`metrics.socket` is the control socket, too")
+            .at(place_of(&source, &path.display().to_string()))
+            .help("write another path");
+        diagnostics.push(error);
+    }
+    if diagnostics.errors() == 0 {
+        Ok(settings)
+    } else {
+        Err(diagnostics)
+    }
 }
 
 impl Settings {
@@ -121,6 +183,9 @@ impl Settings {
                 .iter()
                 .map(|file| ("sinks.file.path", file.path.as_path())),
         );
+        if let Some(Endpoint::Socket(path)) = &self.metrics {
+            paths.push(("metrics.socket", path.as_path()));
+        }
         paths.retain(|(_, path)| !path.is_absolute());
         paths
     }
@@ -187,6 +252,7 @@ mod tests {
                     path: "/var/log/agentguard/events.jsonl".into(),
                 }),
             },
+            metrics: Some(Endpoint::Listen("127.0.0.1:9464".parse().unwrap())),
             ..Settings::default()
         };
         assert_eq!(settings, expected);
@@ -214,6 +280,75 @@ mod tests {
                 "line {line} of {text:?}: {said}"
             );
             assert!(said.contains(wanted), "{wanted} for {text:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_served_in_one_place_on_this_host() {
+        let metrics = |text: &str| parse(Path::new("x"), text).unwrap().metrics;
+        assert_eq!(metrics(""), None);
+        for address in ["127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464"] {
+            assert_eq!(
+                metrics(&format!("[metrics]\nlisten = \"{address}\"\n")),
+                Some(Endpoint::Listen(address.parse().unwrap()))
+            );
+        }
+        assert_eq!(
+            metrics("metrics.socket = \"/run/m.sock\""),
+            Some(Endpoint::Socket("/run/m.sock".into()))
+        );
+
+        for (text, place, wanted) in [
+            ("[metrics]\n", "1:1", "neither `listen` nor `socket`"),
+            (
+                "[metrics]\nlisten = \"127.0.0.1:1\"\nsocket = \"/x\"\n",
+                "1:1",
+                "both `listen` and `socket`",
+            ),
+            ("[metrics]\nport = 9464\n", "2:1", "unknown key `port`"),
+            ("[metrics]\nlisten = 9464\n", "2:10", "a string"),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:9464\"\n",
+                "2:10",
+                "`0.0.0.0:9464` is not a loopback address",
+            ),
+            ("metrics.listen = \"[::]:9464\"\n", "1:18", "loopback"),
+            (
+                "[metrics]\nlisten = \"[::ffff:127.0.0.1]:9464\"\n",
+                "2:10",
+                "loopback",
+            ),
+            (
+                "[metrics]\nlisten = \"localhost:9464\"\n",
+                "2:10",
+                "not an address with a port",
+            ),
+            (
+                "[metrics]\nlisten = \"127.0.0.1:0\"\n",
+                "2:10",
+                "names no port",
+            ),
+            (
+                "[metrics]\nsocket = \"m.sock\"\n",
+                "2:10",
+                "`metrics.socket` is not an absolute path",
+            ),
+            (
+                "[metrics]\nsocket = '/run/agentguard/control.sock'\n",
+                "2:10",
+                "is the control socket",
+            ),
+        ] {
+            let said = rendered(text);
+            assert!(
+                said.contains(&format!("agentguard.toml:{place}\n")),
+                "{place} of {text:?}: {said}"
+            );
+            assert!(said.contains(wanted), "{wanted} for {text:?}: {said}");
+            assert!(
+                said.contains("help: write "),
+                "no mend for {text:?}: {said}"
+            );
         }
     }
 }

@@ -5,8 +5,9 @@ pub mod access;
 pub mod client;
 pub mod server;
 
-use std::path::PathBuf;
+use std::{ops::AddAssign, path::PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -139,6 +140,8 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
     /// Seconds since it started.
     pub uptime_seconds: u64,
     /// The cgroup that everything judged lives below.
@@ -147,6 +150,8 @@ pub struct Status {
     pub generation: u64,
     /// The policy files in force; none if that generation was adopted and could not be read anew.
     pub policy_files: Vec<PathBuf>,
+    /// Attempts to load a policy that failed, since the daemon started.
+    pub policies_rejected: u64,
     /// Why the last attempt to load a policy failed, if it did.
     pub last_rejection: Option<String>,
     /// What the kernel lacks.
@@ -155,12 +160,22 @@ pub struct Status {
     pub programs: Vec<String>,
     /// Each identity in force.
     pub identities: Vec<IdentityStatus>,
-    /// Agents against people.
+    /// The identities in force by class.
     pub totals: Vec<ClassTotal>,
+    /// Agents, CI jobs, cron scripts and services together.
+    pub automation: Totals,
+    /// People together.
+    pub people: Totals,
     /// Events that the kernel dropped or that did not decode, since the daemon started.
     pub events_lost: u64,
+    /// Of those, events that did not decode.
+    pub events_undecodable: u64,
     /// Reports of new cgroups that did not decode, since the daemon started.
     pub cgroup_events_lost: u64,
+    /// Labels of processes that found the map full, since the programs were first loaded.
+    pub process_labels_lost: u64,
+    /// Reports of execs that found the ring full, since the programs were first loaded.
+    pub process_events_lost: u64,
     /// Where events go.
     pub sinks: Vec<SinkStatus>,
 }
@@ -215,6 +230,17 @@ pub struct Totals {
     pub bytes_out: u64,
     /// IP bytes received by closed flows.
     pub bytes_in: u64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.allowed += other.allowed;
+        self.denied += other.denied;
+        self.would_deny += other.would_deny;
+        self.closed += other.closed;
+        self.bytes_out += other.bytes_out;
+        self.bytes_in += other.bytes_in;
+    }
 }
 
 /// Whom a cgroup belongs to.

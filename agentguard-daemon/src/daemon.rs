@@ -67,6 +67,7 @@ pub struct Daemon {
     executions: Executions,
     registry: Registry,
     in_force: Option<Arc<InForce>>,
+    policies_rejected: u64,
     last_rejection: Option<String>,
     degraded: Vec<String>,
     trail: Trail,
@@ -83,6 +84,7 @@ pub struct Daemon {
     newest: watch::Sender<u64>,
     signals: Signals,
     started: Instant,
+    started_at: Timestamp,
     _lock: Lock,
 }
 

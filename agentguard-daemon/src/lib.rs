@@ -7,5 +7,6 @@ pub mod control;
 pub mod daemon;
 pub mod identity;
 pub mod kernel;
+pub mod metrics;
 pub mod policy;
 pub mod sink;

@@ -16,7 +16,7 @@ use agentguard_tests::{daemon::Daemon, probe::NOBODY, user::User, world::PORT};
 use crate::scene::{ENFORCED, Scene, policy};
 
 /// The group of readers, in the daemon's mounts only.
-const READERS: u32 = 64_123;
+pub(crate) const READERS: u32 = 64_123;
 /// Somebody in no group.
 const STRANGER: User = User {
     uid: NOBODY,
@@ -30,9 +30,9 @@ const READER: User = User {
 /// Clients that a daemon serves at a time.
 const SEATS: usize = 64;
 /// More than a daemon lets a client wait that says nothing or reads nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What a daemon has, as built for tests, however it was abused.
-const MAX_RESIDENT_KIB: u64 = 64 << 10;
+pub(crate) const MAX_RESIDENT_KIB: u64 = 64 << 10;
 
 /// A daemon whose socket anybody can find.
 fn start(scene: &Scene) -> Daemon {
@@ -230,12 +230,12 @@ fn rest_of(client: &mut UnixStream) -> String {
     }
 }
 
-fn count_descriptors(daemon: &mut Daemon) -> usize {
+pub(crate) fn count_descriptors(daemon: &mut Daemon) -> usize {
     let directory = format!("/proc/{}/fd", daemon.pid());
     fs::read_dir(directory).expect("the daemon runs").count()
 }
 
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not in time");

@@ -7,6 +7,7 @@ mod executable;
 mod kernel_oracle;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod names;
 mod open;
 mod routes;

@@ -104,6 +104,20 @@ impl Daemon {
         self.files.join("agentguard.toml")
     }
 
+    /// Adds lines at the end of the settings, where tables can begin.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be written.
+    pub fn add_settings(&self, lines: &str) {
+        let mut file = File::options()
+            .append(true)
+            .open(self.settings_file())
+            .expect("open the settings");
+        file.write_all(lines.as_bytes())
+            .expect("write the settings");
+    }
+
     /// Starts it (again) and waits until it answers.
     ///
     /// # Panics

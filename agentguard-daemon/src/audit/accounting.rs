@@ -1,6 +1,6 @@
 //! Where each event went, exactly: delivered, folded, held, dropped in the kernel, or undecodable.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::AddAssign};
 
 use agentguard_common::{audit::Counters, identity::AgentId};
 
@@ -50,9 +50,8 @@ pub struct Balance {
     pub inherited: u64,
 }
 
-impl Balance {
-    /// Takes in the books of a variant of the identity.
-    pub fn add(&mut self, other: &Self) {
+impl AddAssign for Balance {
+    fn add_assign(&mut self, other: Self) {
         self.produced += other.produced;
         self.dropped += other.dropped;
         self.received += other.received;

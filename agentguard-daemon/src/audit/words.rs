@@ -62,14 +62,7 @@ pub(super) const fn of_protocol(protocol: Protocol) -> &'static str {
 }
 
 pub(super) const fn of_class(class: Class) -> &'static str {
-    match class {
-        Class::Agent => "agent",
-        Class::Ci => "ci",
-        Class::Cron => "cron",
-        Class::Service => "service",
-        Class::Human => "human",
-        Class::Unknown => "unknown",
-    }
+    class.name()
 }
 
 pub(super) const fn of_mode(mode: Mode) -> &'static str {

@@ -71,7 +71,17 @@ pub(super) fn run(place: &Place, output: Output) -> Result<(), Failure> {
         ],
         &rows,
     );
+    say!("");
+    say!("automation: {}", sentence(&status.automation));
+    say!("people: {}", sentence(&status.people));
     Ok(())
+}
+
+fn sentence(totals: &Totals) -> String {
+    format!(
+        "{} flows allowed, {} denied, {} would be denied, {} bytes out, {} bytes in",
+        totals.allowed, totals.denied, totals.would_deny, totals.bytes_out, totals.bytes_in
+    )
 }
 
 fn print_head(status: &Status) {
@@ -97,11 +107,16 @@ fn print_head(status: &Status) {
     if let Some(rejection) = &status.last_rejection {
         say!("the last policy was refused:\n{rejection}");
     }
-    if status.events_lost + status.cgroup_events_lost > 0 {
+    let lost = [
+        status.events_lost,
+        status.cgroup_events_lost,
+        status.process_labels_lost,
+        status.process_events_lost,
+    ];
+    if lost.iter().any(|&count| count > 0) {
+        let [events, cgroups, labels, execs] = lost;
         say!(
-            "lost: {} events, {} reports of cgroups",
-            status.events_lost,
-            status.cgroup_events_lost
+            "lost: {events} events, {cgroups} reports of cgroups, {labels} labels of processes, {execs} reports of execs"
         );
     }
 }

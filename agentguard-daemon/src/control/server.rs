@@ -312,7 +312,8 @@ fn parse_request(line: &[u8]) -> Result<Request, Response> {
         .map_err(|failure| error(ErrorKind::BadRequest, &failure.to_string()))
 }
 
-async fn call(daemon: &Daemon, query: Query) -> Option<Answer> {
+/// Asks the loop; `None` if it is stopping.
+pub(crate) async fn call(daemon: &Daemon, query: Query) -> Option<Answer> {
     let (reply, answer) = oneshot::channel();
     daemon.calls.send(Call { query, reply }).await.ok()?;
     answer.await.ok()

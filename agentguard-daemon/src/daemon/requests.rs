@@ -155,6 +155,7 @@ impl Daemon {
 
     /// Records that a policy was refused; the one in force stays.
     pub(super) fn reject(&mut self, diagnostics: &Diagnostics) -> Response {
+        self.policies_rejected += 1;
         let generation = self.kernel.generation();
         let detail = diagnostics.render(false);
         tracing::error!(

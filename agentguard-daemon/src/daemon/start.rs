@@ -30,6 +30,7 @@ use crate::{
         registry::{Registry, RegistryError},
     },
     kernel::{Kernel, KernelError, Loaded, Placement, support},
+    metrics,
     policy::Diagnostics,
     sink::{Sink, SinkError},
 };
@@ -148,6 +149,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         kernel,
         registry,
         in_force: None,
+        policies_rejected: 0,
         last_rejection: None,
         degraded,
         trail: Trail::new(host, uuid::Uuid::now_v7()),
@@ -163,6 +165,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         newest,
         signals,
         started: Instant::now(),
+        started_at: Timestamp::now(),
         settings,
         _lock: lock,
     };
@@ -174,13 +177,14 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     daemon.load_first_policy(&placement)?;
     daemon.enrol();
     daemon.deliver();
-    tokio::spawn(server::serve(
-        listener,
-        server::Daemon {
-            calls: calls_sender,
-            newest: newest_receiver,
-        },
-    ));
+    let clients = server::Daemon {
+        calls: calls_sender,
+        newest: newest_receiver,
+    };
+    if let Some(endpoint) = daemon.settings.metrics.clone() {
+        tokio::spawn(metrics::server::serve(endpoint, clients.clone()));
+    }
+    tokio::spawn(server::serve(listener, clients));
     notify(&format!(
         "READY=1\nSTATUS=Generation {} in force.",
         daemon.kernel.generation()

@@ -17,7 +17,7 @@ use crate::{
         select::{Ground, Selected, select},
     },
     kernel::KernelError,
-    policy::compiled::CompiledIdentity,
+    policy::compiled::{Class, CompiledIdentity},
 };
 
 impl Daemon {
@@ -25,6 +25,8 @@ impl Daemon {
     pub(super) fn status(&self) -> Result<Status, KernelError> {
         let mut identities = Vec::new();
         let mut totals: BTreeMap<&'static str, ClassTotal> = BTreeMap::new();
+        let mut automation = Totals::default();
+        let mut people = Totals::default();
         let policy = self.in_force.as_deref();
         for (identity, id) in policy.iter().flat_map(|policy| policy.identities()) {
             let counters = self.kernel.counters(id)?;
@@ -36,13 +38,19 @@ impl Daemon {
                     identities: 0,
                     counters: Totals::default(),
                 });
-            total.counters.add(&counters);
+            let counted = Totals::from(&counters);
+            total.counters += counted;
+            match identity.class {
+                Class::Agent | Class::Ci | Class::Cron | Class::Service => automation += counted,
+                Class::Human => people += counted,
+                Class::Unknown => {}
+            }
             // A variant is the same identity with other rules; it comes after it.
             if let Some(base) = identity.variant_of {
                 if let Some(status) = identities.get_mut(base) {
                     let status: &mut IdentityStatus = status;
-                    status.counters.add(&counters);
-                    status.events.add(&balance);
+                    status.counters += counted;
+                    status.events += balance;
                 }
                 continue;
             }
@@ -54,27 +62,36 @@ impl Daemon {
                 mode: identity.mode,
                 owner: identity.owner.clone(),
                 expires: identity.expires.map(|expires| expires.to_string()),
-                counters: Totals::from(&counters),
+                counters: counted,
                 events: balance,
             });
         }
+        let undecodable = self.trail.accounts().undecodable();
+        let process_losses = self.kernel.process_losses()?;
         let dropped: u64 = identities.iter().map(|status| status.events.dropped).sum();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            started: self.started_at,
             uptime_seconds: self.started.elapsed().as_secs(),
             cgroup_root: self.cgroup_root.clone(),
             generation: self.kernel.generation(),
             policy_files: policy
                 .map(|policy| policy.files.clone())
                 .unwrap_or_default(),
+            policies_rejected: self.policies_rejected,
             last_rejection: self.last_rejection.clone(),
             degraded: self.degraded.clone(),
             programs: self.kernel.programs().to_vec(),
             identities,
             totals: totals.into_values().collect(),
-            events_lost: dropped + self.trail.accounts().undecodable(),
+            automation,
+            people,
+            events_lost: dropped + undecodable,
+            events_undecodable: undecodable,
             cgroup_events_lost: self.cgroup_events_lost,
+            process_labels_lost: process_losses.labels,
+            process_events_lost: process_losses.events,
             sinks: self
                 .sinks
                 .iter()
@@ -93,22 +110,16 @@ impl InForce {
     }
 }
 
-impl Totals {
-    fn add(&mut self, counters: &Counters) {
-        self.allowed += counters.allowed;
-        self.denied += counters.denied;
-        self.would_deny += counters.would_deny;
-        self.closed += counters.closed;
-        self.bytes_out += counters.bytes_out;
-        self.bytes_in += counters.bytes_in;
-    }
-}
-
 impl From<&Counters> for Totals {
     fn from(counters: &Counters) -> Self {
-        let mut totals = Self::default();
-        totals.add(counters);
-        totals
+        Self {
+            allowed: counters.allowed,
+            denied: counters.denied,
+            would_deny: counters.would_deny,
+            closed: counters.closed,
+            bytes_out: counters.bytes_out,
+            bytes_in: counters.bytes_in,
+        }
     }
 }
 

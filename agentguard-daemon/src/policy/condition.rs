@@ -141,8 +141,11 @@ impl ContainerCondition {
             glob.as_ref()
                 .is_none_or(|glob| text.is_some_and(|text| glob.is_match(text)))
         };
-        self.runtime
-            .is_none_or(|runtime| runtime == container.runtime)
+        // A user can give a cgroup of any process of his the name of any container.
+        container.is_of_system()
+            && self
+                .runtime
+                .is_none_or(|runtime| runtime == container.runtime)
             && fits(&self.id, Some(&container.id))
             && fits(&self.name, container.name.as_ref())
             && fits(&self.image, container.image.as_ref())

@@ -1,11 +1,12 @@
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::policy::compiled::Location;
 
 fn launcher(users: &[u32], groups: &[u32], identities: &[&str]) -> Launcher {
     Launcher {
-        users: users.to_vec(),
-        groups: groups.to_vec(),
+        users: users.iter().copied().collect(),
+        groups: groups.iter().copied().collect(),
         identities: identities
             .iter()
             .map(|glob| globset::Glob::new(glob).unwrap().compile_matcher())

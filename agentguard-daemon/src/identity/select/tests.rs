@@ -294,6 +294,7 @@ fn containers_are_known_by_all_their_keys() {
         name: None,
         image: Some("example.com/nginx:1".to_owned()),
         labels: [("team".to_owned(), "blue/green".to_owned())].into(),
+        rootless_of: None,
     };
     let mut chain = Context::chain_of_path("/machine.slice/libpod-4711.scope");
     for (container, expected) in [
@@ -308,6 +309,13 @@ fn containers_are_known_by_all_their_keys() {
         (
             Container {
                 image: None,
+                ..container.clone()
+            },
+            "unknown",
+        ),
+        (
+            Container {
+                rootless_of: Some(1000),
                 ..container.clone()
             },
             "unknown",
