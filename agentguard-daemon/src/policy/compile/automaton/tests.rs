@@ -1,4 +1,4 @@
-use agentguard_common::executable::NO_SET;
+use agentguard_common::executable::{NO_SET, is_plain};
 use globset::GlobBuilder;
 use proptest::prelude::*;
 
@@ -31,7 +31,8 @@ fn check(globs: &[Glob], paths: &[Vec<u8>]) {
         let mut expected: Vec<usize> = globs
             .iter()
             .zip(&numbers)
-            .filter(|(glob, _)| glob.compile_matcher().is_match(name))
+            // Where a path with `..` and the like leads is not what it says: it matches nothing.
+            .filter(|(glob, _)| is_plain(path) && glob.compile_matcher().is_match(name))
             .map(|(_, &number)| number)
             .collect();
         expected.sort_unstable();
