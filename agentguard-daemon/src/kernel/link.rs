@@ -1,7 +1,7 @@
 //! Links of programs to a cgroup, and their pins: enforcement that outlives the daemon.
 //!
-//! aya can pin a link but not give it another program, except for XDP and TCX; the three system
-//! calls for that are here.
+//! aya can pin a link but not give it another program, except for XDP and TCX; the system calls
+//! for that are here.
 
 use std::{
     ffi::CString,
@@ -17,6 +17,7 @@ use std::{
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// A link that is pinned.
 #[derive(Debug)]
@@ -35,6 +36,11 @@ struct LinkUpdate {
     program: RawFd,
     flags: u32,
     old_program: RawFd,
+}
+
+#[repr(C)]
+struct LinkDetach {
+    link: RawFd,
 }
 
 #[repr(C)]
@@ -114,6 +120,23 @@ impl PinnedLink {
             old_program: 0,
         };
         bpf(BPF_LINK_UPDATE, &mut request).map(|_| ())
+    }
+
+    /// Takes it off its cgroup, whoever else holds it. When this returns its program runs no more;
+    /// without this a link ends some time after its last holder.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.9.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let mut request = LinkDetach {
+            link: self.0.as_raw_fd(),
+        };
+        bpf(BPF_LINK_DETACH, &mut request).map(|_| ())
     }
 }
 

@@ -13,7 +13,7 @@ use nix::{
     sys::statfs::statfs,
 };
 
-use super::KernelError;
+use super::{KernelError, link::PinnedLink};
 
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
@@ -80,11 +80,12 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin below `bpffs`, of any version. Returns the links removed.
+    /// Detaches every link pinned below `bpffs`, of any version, and removes all pins. Returns the
+    /// links removed.
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If one cannot be detached or removed.
     pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
         let mut removed = Vec::new();
         if !bpffs.exists() || !is_bpffs(bpffs)? {
@@ -97,7 +98,12 @@ impl Pins {
             }
             let links = version.join("links");
             if let Ok(entries) = fs::read_dir(&links) {
-                removed.extend(entries.flatten().map(|link| link.path()));
+                for path in entries.flatten().map(|link| link.path()) {
+                    if let Some(link) = PinnedLink::open(&path).map_err(at(&path))? {
+                        link.detach().map_err(at(&path))?;
+                    }
+                    removed.push(path);
+                }
             }
             fs::remove_dir_all(&version).map_err(at(&version))?;
         }
