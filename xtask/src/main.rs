@@ -10,6 +10,7 @@ mod build;
 mod ci;
 mod command;
 mod demo;
+mod packages;
 mod setup;
 mod tally;
 mod test;
