@@ -1,7 +1,9 @@
 //! Policies come and go, flows and daemons end: what must hold meanwhile.
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -132,6 +134,26 @@ fn enforcement_outlives_the_daemon_until_it_is_detached() {
     );
     daemon.stop();
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
+    assert!(daemon.cli(&["detach"]).status.success());
+    assert_eq!(scene.refusals(&mut judge), [false, false]);
+}
+
+#[test]
+fn detaching_ends_enforcement_at_once_whoever_holds_the_links() {
+    let scene = Scene::new();
+    let mut daemon = Daemon::start(&scene.sandbox, &policy(""));
+    let mut judge = scene.judge();
+    daemon.stop();
+    assert_eq!(scene.refusals(&mut judge), ENFORCED);
+    daemon.among_mounts(|| {
+        let bpffs = daemon.bpffs();
+        let list = |directory: &Path| fs::read_dir(directory).expect("list pins").flatten();
+        let version = list(&bpffs).next().expect("pins of one version").path();
+        for pin in list(&version.join("links")) {
+            let other = bpffs.join(format!("other-{}", pin.file_name().display()));
+            fs::hard_link(pin.path(), other).expect("hold a link");
+        }
+    });
     assert!(daemon.cli(&["detach"]).status.success());
     assert_eq!(scene.refusals(&mut judge), [false, false]);
 }

@@ -38,7 +38,10 @@ pub(crate) fn run() -> Result<()> {
 
     step("documentation");
     command::run(
-        command::cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings"),
+        linters
+            .doc()
+            .args(["--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
     kernel_documentation(&compiler)?;
 

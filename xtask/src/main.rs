@@ -13,6 +13,7 @@ mod command;
 mod daemon;
 mod demo;
 mod interrupt;
+mod packages;
 mod sandbox;
 mod setup;
 mod tally;

@@ -2,26 +2,15 @@
 //!
 //! What is there is found by looking at files, so that a second run costs nothing.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use nix::unistd::Uid;
 
 use crate::{
     command,
+    packages::{Missing, install, install_programs, knows_package},
     toolchain::{self, BPF_LINKER, Compiler},
 };
-
-/// A Debian package that is missing, and what it is for.
-struct Missing {
-    package: String,
-    purpose: &'static str,
-}
 
 /// Finds or installs the compiler of the kernel programs and its bpf-linker.
 pub(crate) fn kernel_toolchain() -> Result<Compiler> {
@@ -83,23 +72,6 @@ pub(crate) fn virtual_machine_tools() -> Result<()> {
     ])
 }
 
-/// Fetches a package into an empty directory without installing it, and returns its file. `name`
-/// tells which, once the lists of packages are fresh.
-pub(crate) fn download(directory: &Path, name: impl FnOnce() -> Result<String>) -> Result<PathBuf> {
-    update_package_lists()?;
-    let package = name()?;
-    println!("setup: fetching {package}, which is not installed");
-    command::run(
-        apt_get()
-            // As root, apt would give up its rights, and then may not write there.
-            .args(["--option", "APT::Sandbox::User=root", "download", &package])
-            .current_dir(directory),
-    )?;
-    let mut files = fs::read_dir(directory)?;
-    let file = files.next().context("apt-get fetched nothing")??;
-    Ok(file.path())
-}
-
 /// Installs what `python3 -m venv` needs.
 pub(crate) fn python_environments() -> Result<()> {
     let usable = Command::new("python3")
@@ -132,16 +104,28 @@ impl Linters {
         self.subcommand("clippy")
     }
 
+    /// A `cargo doc` at the root, of the compiler that clippy belongs to: what one has checked the
+    /// other need not check again.
+    pub(crate) fn doc(&self) -> Command {
+        self.with("/usr/bin/cargo", "doc")
+    }
+
     fn subcommand(&self, name: &str) -> Command {
+        self.with(&format!("/usr/bin/cargo-{name}"), name)
+    }
+
+    /// The subcommand of the cargo in use, or this program of the distribution.
+    fn with(&self, program: &str, name: &str) -> Command {
         if !self.distribution {
             return command::cargo([name]);
         }
-        let mut command = Command::new(format!("/usr/bin/cargo-{name}"));
+        let mut command = Command::new(program);
         command
             .arg(name)
             .current_dir(crate::workspace::root())
             .env("CARGO", "/usr/bin/cargo")
             .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTDOC", "/usr/bin/rustdoc")
             .env_remove("LD_LIBRARY_PATH");
         command
     }
@@ -243,70 +227,4 @@ fn install_linker(compiler: &Compiler) -> Result<()> {
 fn has_llvm(compiler: &Compiler) -> bool {
     compiler.llvm_prefix().join("bin/llvm-config").exists()
         && compiler.llvm_prefix().join("lib/libPolly.a").exists()
-}
-
-/// Whether apt can install a package as things stand.
-fn knows_package(package: &str) -> bool {
-    Command::new("apt-cache")
-        .args(["show", "--quiet", "--no-all-versions", package])
-        .output()
-        .is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
-}
-
-/// Installs the packages of programs that are not there: (program, package, purpose).
-fn install_programs(programs: &[(&str, &str, &'static str)]) -> Result<()> {
-    let missing: Vec<Missing> = programs
-        .iter()
-        .filter(|(program, ..)| command::find(program).is_none())
-        .map(|&(_, package, purpose)| Missing {
-            package: package.to_owned(),
-            purpose,
-        })
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    install(&missing)
-}
-
-/// Installs Debian packages, or says which are missing where it can't.
-fn install(missing: &[Missing]) -> Result<()> {
-    let packages: Vec<&str> = missing.iter().map(|it| it.package.as_str()).collect();
-    let list: Vec<String> = missing
-        .iter()
-        .map(|it| format!("  {} ({})", it.package, it.purpose))
-        .collect();
-    let list = list.join("\n");
-    if !Path::new("/etc/debian_version").exists() || command::find("apt-get").is_none() {
-        bail!("this is no Debian: install what these packages hold there, then try again:\n{list}");
-    }
-    if !Uid::effective().is_root() {
-        bail!("packages are missing and only root can install them:\n{list}");
-    }
-    println!("setup: installing packages of Debian:\n{list}");
-    update_package_lists()?;
-    command::run(
-        apt_get()
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(&packages),
-    )
-}
-
-/// Fetches the lists of packages, once a run. Those of a new machine may be absent, or so old that they
-/// offer compilers which bpf-linker cannot be built for.
-fn update_package_lists() -> Result<()> {
-    static UPDATED: AtomicBool = AtomicBool::new(false);
-    if UPDATED.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
-    println!("setup: fetching the lists of packages (apt-get update)");
-    command::run(apt_get().arg("update"))
-}
-
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .args(["--quiet", "--option", "Dpkg::Use-Pty=0"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    command
 }

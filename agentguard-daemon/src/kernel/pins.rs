@@ -84,7 +84,7 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If one cannot be detached or removed.
     pub(super) fn remove_all(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
         let mut removed = Vec::new();
         if !bpffs.exists() || !is_bpffs(bpffs)? {

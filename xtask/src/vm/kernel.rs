@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{command, setup, workspace};
+use crate::{command, packages, workspace};
 
 /// The kernels that are kept working besides the running one, oldest first.
 pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
@@ -36,7 +36,7 @@ impl Kernel {
         let complete = directory.join("complete");
         if !complete.exists() {
             workspace::clear(&directory)?;
-            let package = setup::download(&directory, || newest(series))?;
+            let package = packages::download(&directory, || newest(series))?;
             command::run(
                 Command::new("dpkg-deb")
                     .arg("--extract")
