@@ -1,10 +1,14 @@
 //! Who may ask what.
 
-use std::ffi::CString;
+use std::{ffi::CString, io, os::fd::AsFd};
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::{
+    sys::socket::{getsockopt, sockopt},
+    unistd::{Gid, Group, Uid, User, getgrouplist},
+};
 
 use super::Request;
+use crate::identity::launch::peer_groups;
 
 /// Members may read.
 pub const GROUP: &str = "agentguard";
@@ -18,57 +22,91 @@ pub fn reader_group() -> Option<Gid> {
         .map(|group| group.gid)
 }
 
-/// Whether the user `uid`, connected with the primary group `gid`, may ask for `request`: changes
-/// are for root, reading is for the members of the group too. Anybody may ask for a launch: the
-/// policy in force says who gets it.
+/// Who is at the other end of a control socket.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Effective user when it connected.
+    pub uid: u32,
+    /// Its effective and its supplementary groups then.
+    pub groups: Vec<u32>,
+}
+
+impl Peer {
+    /// Of a connected socket.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell.
+    pub fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let peer = getsockopt(socket, sockopt::PeerCredentials)?;
+        let mut groups = peer_groups(socket)?;
+        groups.push(peer.gid());
+        Ok(Self {
+            uid: peer.uid(),
+            groups,
+        })
+    }
+}
+
+/// Whether `peer` may ask for `request`: changes are for root, reading is for the members of the group
+/// too. Anybody may ask for a launch: the policy in force says who gets it.
 #[must_use]
-pub fn permits(request: &Request, uid: u32, gid: u32) -> bool {
+pub fn permits(request: &Request, peer: &Peer) -> bool {
     match request {
-        _ if uid == 0 => true,
+        _ if peer.uid == 0 => true,
         Request::Launch { .. } => true,
         Request::Reload { .. } => false,
         Request::Status {} | Request::Ps {} | Request::Events { .. } => {
-            reader_group().is_some_and(|group| is_member(group, uid, gid))
+            reader_group().is_some_and(|group| is_member(group, peer))
         }
     }
 }
 
-/// Whether the user is one for whom the daemon has seats of their own: root and the readers.
+/// Whether the peer is one for whom the daemon has seats of their own: root and the readers.
 #[must_use]
-pub fn is_known(uid: u32, gid: u32) -> bool {
-    permits(&Request::Status {}, uid, gid)
+pub fn is_known(peer: &Peer) -> bool {
+    permits(&Request::Status {}, peer)
 }
 
-/// The group database is asked, and not the process: what it says now counts.
-fn is_member(group: Gid, uid: u32, gid: u32) -> bool {
-    if Gid::from_raw(gid) == group {
-        return true;
+/// The process must have the group, and its user must still be in it: who was put out of the group
+/// keeps it until the next login.
+fn is_member(group: Gid, peer: &Peer) -> bool {
+    if !peer.groups.contains(&group.as_raw()) {
+        return false;
     }
-    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(peer.uid)) else {
         return false;
     };
-    CString::new(user.name)
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .is_some_and(|groups| groups.contains(&group))
+    user.gid == group
+        || CString::new(user.name)
+            .ok()
+            .and_then(|name| getgrouplist(&name, user.gid).ok())
+            .is_some_and(|groups| groups.contains(&group))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn peer(uid: u32, group: u32) -> Peer {
+        Peer {
+            uid,
+            groups: vec![group],
+        }
+    }
+
     #[test]
     fn changes_are_for_root() {
         let reload = Request::Reload { wait: true };
-        assert!(permits(&reload, 0, 0));
-        assert!(!permits(&reload, 65_534, 65_534));
+        assert!(permits(&reload, &peer(0, 0)));
+        assert!(!permits(&reload, &peer(65_534, 65_534)));
     }
 
     #[test]
     fn strangers_read_nothing() {
         for request in [Request::Status {}, Request::Ps {}] {
-            assert!(permits(&request, 0, 0));
-            assert!(!permits(&request, 65_534, 65_534));
+            assert!(permits(&request, &peer(0, 0)));
+            assert!(!permits(&request, &peer(65_534, 65_534)));
         }
     }
 
@@ -78,17 +116,16 @@ mod tests {
             identity: "sync".to_owned(),
             reason: None,
         };
-        assert!(permits(&launch, 65_534, 65_534));
-        assert!(is_known(0, 0));
-        assert!(!is_known(65_534, 65_534));
+        assert!(permits(&launch, &peer(65_534, 65_534)));
+        assert!(is_known(&peer(0, 0)));
+        assert!(!is_known(&peer(65_534, 65_534)));
     }
 
     #[test]
-    fn membership_is_by_primary_or_supplementary_group() {
+    fn a_member_has_the_group_and_is_in_it() {
         let root = Gid::from_raw(0);
-        assert!(is_member(root, 65_534, 0));
-        assert!(is_member(root, 0, 65_534));
-        assert!(!is_member(root, 65_534, 65_534));
-        assert!(!is_member(Gid::from_raw(4_000_000_000), 0, 0));
+        assert!(is_member(root, &peer(0, 0)));
+        assert!(!is_member(root, &peer(0, 65_534)), "the process lacks it");
+        assert!(!is_member(root, &peer(65_534, 0)), "the user is not in it");
     }
 }

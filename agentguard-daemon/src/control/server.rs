@@ -3,7 +3,13 @@
 //! The loop is asked for little at a time and never waits for a client: what a client does not read
 //! is held by nobody.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -14,7 +20,10 @@ use tokio::{
 
 use crate::identity::launch::Caller;
 
-use super::{ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName, access};
+use super::{
+    ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName,
+    access::{self, Peer},
+};
 
 /// Clients that are served at a time: of root, and as many of everybody else, who cannot keep root
 /// out by staying.
@@ -117,18 +126,26 @@ pub struct Daemon {
     pub newest: watch::Receiver<u64>,
 }
 
-/// Listens at `path`, for everybody: who may be launched is not known before policy is. What
-/// strangers may ask for, [`access`] tells.
+/// Who may connect to a socket at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Root and the group of readers.
+    Readers,
+    /// Everybody: what each may ask for, [`access`] tells.
+    Everybody,
+}
+
+/// Listens at `path`.
 ///
 /// # Errors
 ///
 /// If the socket cannot be made. One that is there already is replaced: the daemon's lock says that
 /// nobody serves it.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
+pub fn listen(path: &Path, audience: Audience) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    // Made under another name and renamed when it is whole.
+    // Made under a name that nobody knows and renamed when only the right ones may connect.
     let staged = path.with_extension("new");
     for stale in [&staged, path] {
         match fs::remove_file(stale) {
@@ -137,7 +154,15 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         }
     }
     let listener = UnixListener::bind(&staged)?;
-    fs::set_permissions(&staged, fs::Permissions::from_mode(0o666))?;
+    let mode = match (audience, access::reader_group()) {
+        (Audience::Everybody, _) => 0o666,
+        (Audience::Readers, Some(group)) => {
+            chown(&staged, Some(0), Some(group.as_raw()))?;
+            0o660
+        }
+        (Audience::Readers, None) => 0o600,
+    };
+    fs::set_permissions(&staged, fs::Permissions::from_mode(mode))?;
     fs::rename(&staged, path)?;
     Ok(listener)
 }
@@ -153,12 +178,12 @@ pub async fn serve(listener: UnixListener, daemon: Daemon) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(peer) = stream.peer_cred() else {
+        let Ok(peer) = Peer::of(&stream) else {
             continue;
         };
-        let seats = if peer.uid() == 0 {
+        let seats = if peer.uid == 0 {
             &of_root
-        } else if access::is_known(peer.uid(), peer.gid()) {
+        } else if access::is_known(&peer) {
             &of_others
         } else {
             &of_strangers
@@ -171,7 +196,7 @@ pub async fn serve(listener: UnixListener, daemon: Daemon) {
         };
         let daemon = daemon.clone();
         tokio::spawn(async move {
-            if let Err(error) = attend(&mut stream, &daemon).await {
+            if let Err(error) = attend(&mut stream, &peer, &daemon).await {
                 tracing::debug!(%error, "a client went away");
             }
             drop(seat);
@@ -179,14 +204,13 @@ pub async fn serve(listener: UnixListener, daemon: Daemon) {
     }
 }
 
-async fn attend(stream: &mut UnixStream, daemon: &Daemon) -> io::Result<()> {
-    let peer = stream.peer_cred()?;
+async fn attend(stream: &mut UnixStream, peer: &Peer, daemon: &Daemon) -> io::Result<()> {
     let request = match timeout(PATIENCE, read_request(stream)).await {
         Ok(Ok(request)) => request,
         Ok(Err(refusal)) => return send(stream, &refusal).await,
         Err(_) => return send(stream, &error(ErrorKind::TooSlow, "no request came")).await,
     };
-    if !access::permits(&request, peer.uid(), peer.gid()) {
+    if !access::permits(&request, peer) {
         let message = format!(
             "needs root{}",
             match request {

@@ -2,9 +2,13 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::Path,
 };
 
@@ -19,7 +23,7 @@ use crate::{
     audit::escape::escape,
     identity::{
         cgroups::{self, Located},
-        context::{Context, paths_to, resolver::Resolver},
+        context::{Context, resolver::Resolver},
         select::{Ground, select},
     },
     kernel::CgroupLabel,
@@ -192,19 +196,23 @@ impl Daemon {
 
 /// The cgroups from the root down to the one at `path`, with what is known of each.
 pub(super) fn chain_of(root: &Path, resolver: &mut Resolver, path: &[u8]) -> Vec<(u64, Context)> {
-    let path = String::from_utf8_lossy(path);
-    paths_to(&path)
-        .map(|path| {
-            let directory = File::open(root.join(path.trim_start_matches('/')));
-            let known = directory.and_then(|directory| {
-                let id = directory.metadata()?.ino();
-                let directory = OwnedFd::from(directory);
-                Ok((id, resolver.context(id, path, Some(&directory))))
-            });
-            // It is gone, or has a name that is no text.
-            known.unwrap_or_else(|_| (NO_CGROUP, Context::of_path(path)))
-        })
-        .collect()
+    let ends = (1..path.len()).filter(|&end| path[end] == b'/');
+    let is_below = path.len() > 1;
+    let ends = std::iter::once(1)
+        .chain(ends)
+        .chain(is_below.then_some(path.len()));
+    ends.map(|end| {
+        let path = &path[..end];
+        let name = String::from_utf8_lossy(path);
+        let known = File::open(root.join(OsStr::from_bytes(&path[1..]))).and_then(|directory| {
+            let id = directory.metadata()?.ino();
+            let directory = OwnedFd::from(directory);
+            Ok((id, resolver.context(id, &name, Some(&directory))))
+        });
+        // It is gone.
+        known.unwrap_or_else(|_| (NO_CGROUP, Context::of_path(&name)))
+    })
+    .collect()
 }
 
 /// The label of a cgroup that somebody was launched into.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     audit::{AuditRecord, Host, Trail},
     config::Settings,
-    control::server,
+    control::server::{self, Audience},
     identity::{
         context::resolver::{Resolver, Sources},
         execution::Executions,
@@ -125,10 +125,11 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         terminate: signal(SignalKind::terminate()).map_err(failed("signals"))?,
         interrupt: signal(SignalKind::interrupt()).map_err(failed("signals"))?,
     };
-    let listener = server::listen(&settings.control_socket).map_err(failed(format!(
-        "control socket {}",
-        settings.control_socket.display()
-    )))?;
+    let listener =
+        server::listen(&settings.control_socket, Audience::Everybody).map_err(failed(format!(
+            "control socket {}",
+            settings.control_socket.display()
+        )))?;
     let (calls_sender, calls) = mpsc::channel(CALLS_WAITING);
     let (newest, newest_receiver) = watch::channel(0);
     let host = Host {

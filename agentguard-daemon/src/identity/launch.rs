@@ -4,7 +4,7 @@ mod caller;
 mod launches;
 
 pub use self::{
-    caller::Caller,
+    caller::{Caller, peer_groups},
     launches::{Launch, Launches, LaunchesError},
 };
 use crate::policy::compiled::Launcher;

@@ -123,7 +123,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    control::server::listen(path)
+    control::server::listen(path, control::server::Audience::Readers)
 }
 
 async fn attend<S>(stream: S, seat: OwnedSemaphorePermit, scraper: Arc<Scraper>)

@@ -33,7 +33,8 @@ async fn exchange(bytes: &[u8]) -> String {
             drop(call.reply.send(answer));
         }
     });
-    attend(&mut there, &daemon).await.unwrap();
+    let peer = Peer::of(&there).unwrap();
+    attend(&mut there, &peer, &daemon).await.unwrap();
     drop((there, daemon, newest));
     answerer.await.unwrap();
     client.await.unwrap()
@@ -97,7 +98,8 @@ async fn a_silent_client_is_sent_away() {
         calls,
         newest: receiver,
     };
-    attend(&mut there, &daemon).await.unwrap();
+    let peer = Peer::of(&there).unwrap();
+    attend(&mut there, &peer, &daemon).await.unwrap();
     drop(there);
     let mut answer = String::new();
     here.read_to_string(&mut answer).await.unwrap();

@@ -100,7 +100,7 @@ fn parse_start(stat: &[u8]) -> Option<u64> {
 }
 
 /// The supplementary groups of who connected.
-fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
         let size = groups.len() * size_of::<libc::gid_t>();
