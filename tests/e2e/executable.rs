@@ -264,3 +264,57 @@ fn a_record_tells_what_ran_and_who_started_it_though_it_is_gone() {
     let parent = ancestors[0].as_str().expect("it has a parent");
     assert!(parent.starts_with(&path(&agent)), "{ancestors}");
 }
+
+#[test]
+fn a_hundred_thousand_forks_are_each_judged_as_who_they_are() {
+    const FORKS: u32 = 50_000;
+    let bench = Bench::new();
+    let agent = bench.copy(&probe_path(), "agent-probe");
+    let policy = bench.policy(&format!("executable = {agent:?}"));
+    let mut daemon = Daemon::start(bench.sandbox(), &policy);
+    let target = SocketAddr::new(bench.scene.target(Zone::Denied), PORT);
+    let place = bench.sandbox().agent(&bench.elsewhere);
+    // Agents and strangers fork side by side in one cgroup.
+    let storms: Vec<_> = [&agent, &probe_path()]
+        .into_iter()
+        .map(|program| {
+            let mut command = Command::new(program);
+            command.args(["storm", &FORKS.to_string(), &target.to_string()]);
+            place.spawn(command)
+        })
+        .collect();
+    let refused: Vec<u32> = storms
+        .into_iter()
+        .map(|storm| {
+            let output = storm.wait_with_output().expect("a storm ends");
+            let text = String::from_utf8(output.stdout).expect("it prints a number");
+            text.trim().parse().expect("it prints a number")
+        })
+        .collect();
+    assert_eq!(refused, [FORKS, 0]);
+    assert_eq!(
+        daemon.counter("bot", "counters", "denied"),
+        u64::from(FORKS)
+    );
+    // Each refusal is told of as the agent's, and no other.
+    daemon.stop();
+    let told: u64 = daemon
+        .events()
+        .read()
+        .iter()
+        .filter(|event| audit::own(event, "verdict") == "deny")
+        .map(|event| {
+            assert_eq!(audit::identity(event), "bot", "{event}");
+            assert_eq!(*audit::own(event, "by"), "executable", "{event}");
+            event["count"].as_u64().expect("every record has a count")
+        })
+        .sum();
+    let lost: u64 = daemon
+        .events()
+        .read()
+        .iter()
+        .filter(|event| event["class_uid"] == 6008)
+        .map(|event| event["count"].as_u64().expect("a loss has a count"))
+        .sum();
+    assert_eq!(told + lost, u64::from(FORKS));
+}

@@ -6,6 +6,7 @@ mod origin;
 mod packet;
 mod proxy;
 mod routes;
+mod storm;
 mod talk;
 
 use std::{
@@ -49,6 +50,16 @@ fn main() -> ExitCode {
         ["proxy", path] => {
             proxy::run(Path::new(path)).expect("the harness sends one client");
             ExitCode::SUCCESS
+        }
+        ["storm", count, target] => {
+            let count = count.parse().expect("the harness gives a number");
+            let target = target.parse().expect("the harness gives an address");
+            storm::run(count, target).expect("children can be made");
+            ExitCode::SUCCESS
+        }
+        ["ask", target] => {
+            let target = target.parse().expect("the storm gives an address");
+            ExitCode::from(u8::from(storm::ask(target)))
         }
         _ => ExitCode::FAILURE,
     }

@@ -54,9 +54,13 @@ pub(crate) fn namespace_tools() -> Result<()> {
     )])
 }
 
-/// Installs what the bench compares with.
+/// Installs what tests count packets with, and the bench compares with.
 pub(crate) fn packet_filter() -> Result<()> {
-    install_programs(&[("nft", "nftables", "what the bench compares agentguard with")])
+    install_programs(&[(
+        "nft",
+        "nftables",
+        "counts packets in tests; what the bench compares agentguard with",
+    )])
 }
 
 /// Installs what runs and fills virtual machines.

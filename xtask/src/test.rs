@@ -16,6 +16,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
         bail!("the end-to-end tests need root (those that don't: `cargo test`)");
     }
     setup::namespace_tools()?;
+    setup::packet_filter()?;
     let agentguard = build::run(&build::Options::default())?;
     // What it needs of the machine is asserted of the daemon that people run.
     let optimised = build::run(&build::Options { release: true })?;

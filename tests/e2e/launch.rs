@@ -1,0 +1,100 @@
+//! `agentguard run`: a command as an identity, for whom policy permits.
+
+use std::{env, fs, os::unix::fs::PermissionsExt, process::Command};
+
+use agentguard_tests::{
+    agent::probe_path, audit, cgroup::Cgroup, daemon::Daemon, judge::Judge, network::ALLOWED_ZONE,
+    probe::NOBODY,
+};
+
+use crate::scene::{ENFORCED, Scene};
+
+fn policy(launchers: &str) -> String {
+    let [v4, v6] = ALLOWED_ZONE;
+    format!(
+        "[roles.r]\n[[roles.r.egress]]\naddresses = [\"{v4}\", \"{v6}\"]\n\
+         [identities.bot]\nclass = \"agent\"\nowner = \"o@example.com\"\n\
+         purpose = \"test\"\nenvironment = \"test\"\nroles = [\"r\"]\n\
+         match = [{{ cgroup = \"/nowhere\" }}]\n{launchers}\n"
+    )
+}
+
+/// Lets nobody start the identity.
+fn launcher() -> String {
+    policy(&format!(
+        "[[launchers]]\nusers = [{NOBODY}]\nidentities = [\"b*\"]"
+    ))
+}
+
+/// `agentguard run --identity NAME -- judge`, as a user.
+fn run(daemon: &Daemon, user: u32, identity: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &user.to_string(), "--regid", &user.to_string()])
+        .arg("--clear-groups")
+        .arg(env::var_os("AGENTGUARD_BIN").expect("the tests are run by xtask"))
+        .args([
+            "run",
+            "--identity",
+            identity,
+            "--reason",
+            "a test",
+            "--config",
+        ])
+        .arg(daemon.settings_file())
+        .arg("--")
+        .arg(probe_path())
+        .arg("judge");
+    command
+}
+
+fn open_scene() -> (Scene, Cgroup) {
+    let scene = Scene::new();
+    let elsewhere = scene.sandbox.cgroup("elsewhere");
+    fs::set_permissions(scene.sandbox.files(), fs::Permissions::from_mode(0o755))
+        .expect("open the directory");
+    (scene, elsewhere)
+}
+
+#[test]
+fn a_launched_command_is_the_identity_from_its_start_over_restart_and_reload() {
+    let (scene, elsewhere) = open_scene();
+    let mut daemon = Daemon::start(&scene.sandbox, &launcher());
+    let place = scene.sandbox.agent(&elsewhere);
+    for user in [0, NOBODY] {
+        let mut judge = Judge::from(place.spawn(run(&daemon, user, "bot")));
+        assert_eq!(scene.refusals(&mut judge), ENFORCED, "by user {user}");
+    }
+    let mut judge = Judge::from(place.spawn(run(&daemon, NOBODY, "bot")));
+    assert_eq!(scene.refusals(&mut judge), ENFORCED);
+    daemon.reload(&launcher());
+    assert_eq!(scene.refusals(&mut judge), ENFORCED, "after a reload");
+    daemon.kill();
+    assert_eq!(scene.refusals(&mut judge), ENFORCED, "without a daemon");
+    daemon.restart();
+    assert_eq!(scene.refusals(&mut judge), ENFORCED, "after a restart");
+    let refusal = daemon.events().wait_for("a refusal", |event| {
+        audit::identity(event) == "bot" && audit::own(event, "verdict") == "deny"
+    });
+    assert_eq!(*audit::own(&refusal, "by"), "launch");
+    daemon.events().wait_for("the launch", |event| {
+        event["class_uid"] == 3004 && event.to_string().contains("a test")
+    });
+}
+
+#[test]
+fn whom_no_launcher_names_gets_nothing() {
+    let (scene, elsewhere) = open_scene();
+    let daemon = Daemon::start(&scene.sandbox, &launcher());
+    let place = scene.sandbox.agent(&elsewhere);
+    for (user, identity) in [
+        (NOBODY, "unknown"),
+        (NOBODY - 1, "bot"),
+        (0, "nobody-knows"),
+    ] {
+        let mut child = place.spawn(run(&daemon, user, identity));
+        let status = child.wait().expect("it ends");
+        let expected = if user == 0 { 70 } else { 77 };
+        assert_eq!(status.code(), Some(expected), "user {user} as {identity}");
+    }
+}
