@@ -65,6 +65,23 @@ pub(crate) fn namespace_tools() -> Result<()> {
     )])
 }
 
+/// Installs what boots systemd in a container.
+pub(crate) fn container_tools() -> Result<()> {
+    install_programs(&[
+        (
+            "debootstrap",
+            "debootstrap",
+            "makes the root that systemd is booted from, for the tests that need it",
+        ),
+        (
+            "unshare",
+            "util-linux",
+            "makes the namespaces that systemd is booted in",
+        ),
+        ("nsenter", "util-linux", "runs tests in those namespaces"),
+    ])
+}
+
 /// Installs what the bench compares with.
 pub(crate) fn packet_filter() -> Result<()> {
     install_programs(&[("nft", "nftables", "what the bench compares agentguard with")])
