@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::sandbox::CgroupTree;
 
-/// It takes some ten seconds on an idle machine.
+/// It takes seconds at most, but the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// After this time tests are taken to hang; they take a few seconds.
