@@ -20,8 +20,9 @@ pub(crate) fn test(tally: &mut Tally) -> Result<()> {
     setup::container_tools()?;
     let root = root::stage()?;
     let tests = build::test_program("agentguard-daemon", "systemd")?;
-    // Declared first, dropped last: it removes the cgroups of a container that has ended.
-    let cgroup = CgroupTree::new("test-booted")?;
+    // Declared first, dropped last: it removes the cgroups of a container that has ended. The name is
+    // one that the end-to-end tests know: they remove what a run that was killed has left.
+    let cgroup = CgroupTree::new("test")?;
     let container = Container::boot(&cgroup, &root, &tests)?;
     tally.run(&mut container.unit(init::TESTS, &["--ignored", "--test-threads=1"]))
 }

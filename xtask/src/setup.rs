@@ -78,6 +78,7 @@ pub(crate) fn container_tools() -> Result<()> {
             "util-linux",
             "makes the namespaces that systemd is booted in",
         ),
+        ("setpriv", "util-linux", "ends that systemd with its tests"),
         ("nsenter", "util-linux", "runs tests in those namespaces"),
     ])
 }

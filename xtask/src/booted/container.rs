@@ -35,6 +35,8 @@ impl Container {
             // A new cgroup namespace begins where the process is that makes it.
             .args(["-c", "echo 0 >\"$0\" && exec \"$@\""])
             .arg(cgroup.top().join("cgroup.procs"))
+            // What it starts ends with this program, however that ends.
+            .args(["setpriv", "--pdeathsig=KILL"])
             .args(["unshare", "--fork", "--kill-child", "--propagation=private"])
             .args(["--mount", "--pid", "--cgroup", "--net", "--ipc", "--uts"])
             .arg(this)
