@@ -1,5 +1,5 @@
 //! What a running systemd tells of its units. Each test needs systemd as PID 1, its bus, root and
-//! the cgroup v2 hierarchy at `/sys/fs/cgroup`: run them inside of a booted container.
+//! the cgroup v2 hierarchy at `/sys/fs/cgroup`: `cargo xtask test` boots a container for them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,6 +18,15 @@ use agentguard_daemon::identity::context::{
 use tokio::time::timeout;
 
 const ROOT: &str = "/sys/fs/cgroup";
+
+/// Keeps the tests from a host that they would leave units on, or wait for in vain.
+fn assert_booted() {
+    let first = fs::read_to_string("/proc/1/comm").unwrap();
+    let first = first.trim_end();
+    assert_eq!(first, "systemd", "PID 1 is not systemd: `cargo xtask test`");
+    let container = fs::read("/run/systemd/container").is_ok();
+    assert!(container, "this is no container: `cargo xtask test`");
+}
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
@@ -47,6 +56,7 @@ fn write_unit(name: &str, text: &str) {
 #[tokio::test]
 #[ignore = "needs systemd as PID 1"]
 async fn a_transient_unit_of_root_claims_an_identity() {
+    assert_booted();
     run(
         "systemd-run",
         &[
@@ -72,6 +82,7 @@ async fn a_transient_unit_of_root_claims_an_identity() {
 #[tokio::test]
 #[ignore = "needs systemd as PID 1"]
 async fn a_timer_and_an_instance_are_known() {
+    assert_booted();
     write_unit(
         "claim-timed@.service",
         "[Service]\nExecStart=sleep 60\nLogExtraFields=AGENTGUARD_IDENTITY=job-%i\n",
@@ -98,6 +109,7 @@ async fn a_timer_and_an_instance_are_known() {
 #[tokio::test]
 #[ignore = "needs systemd as PID 1"]
 async fn a_unit_that_others_can_write_claims_nothing() {
+    assert_booted();
     write_unit(
         "claim-loose.service",
         "[Service]\nExecStart=sleep 60\nLogExtraFields=AGENTGUARD_IDENTITY=sync\n",
@@ -120,6 +132,7 @@ async fn a_unit_that_others_can_write_claims_nothing() {
 #[tokio::test]
 #[ignore = "needs systemd as PID 1"]
 async fn a_unit_in_the_subtree_of_a_unit_is_none() {
+    assert_booted();
     run(
         "systemd-run",
         &[

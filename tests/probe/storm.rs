@@ -96,8 +96,9 @@ fn from_a_thread(target: SocketAddr) -> io::Result<bool> {
 }
 
 fn exit_code(child: Pid) -> io::Result<i32> {
-    match waitpid(child, None)? {
-        WaitStatus::Exited(_, code) => Ok(code),
-        other => Err(io::Error::other(format!("a child ended: {other:?}"))),
+    let status = waitpid(child, None)?;
+    if let WaitStatus::Exited(_, code) = status {
+        return Ok(code);
     }
+    Err(io::Error::other(format!("a child ended: {status:?}")))
 }

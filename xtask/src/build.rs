@@ -3,6 +3,7 @@
 use std::{env::consts::ARCH, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::{command, setup, toolchain::Compiler, workspace};
 
@@ -24,6 +25,26 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     command::run(&mut cargo)?;
     let profile = if options.release { "release" } else { "debug" };
     Ok(workspace::target().join(profile).join("agentguard"))
+}
+
+/// Builds one of a package's programs of tests, and what the package has of other programs.
+pub(crate) fn test_program(package: &str, name: &str) -> Result<PathBuf> {
+    let messages = command::output(&mut command::cargo([
+        "test",
+        "--package",
+        package,
+        "--test",
+        name,
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let program = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let target = &message["target"];
+        let is_it = target["name"] == name && target["kind"][0] == "test";
+        is_it.then(|| Some(PathBuf::from(message["executable"].as_str()?)))?
+    });
+    program.with_context(|| format!("cargo built no tests {name} of {package}"))
 }
 
 /// Builds the kernel programs to where the daemon's build script looks for them.

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod booted;
 mod build;
 mod ci;
 mod command;
@@ -56,6 +57,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// What a container with systemd starts with.
+    #[command(hide = true)]
+    Boot(booted::init::Parts),
     /// Show agentguard at work on this host. Needs root; leaves nothing behind but its events.
     Demo,
     /// Measure what agentguard costs against nothing, no-op hooks and nftables. Needs root.
@@ -77,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test { filter } => test::run(&filter),
         Task::Vm { kernels, filter } => vm::run(&kernels, &filter),
         Task::Guest { filter } => match vm::guest::run(&filter)? {},
+        Task::Boot(parts) => match booted::init::run(&parts)? {},
         Task::Demo => demo::run(),
         Task::Bench(options) => bench::run(&options),
         Task::BenchWorker(role) => bench::worker::work(&role),

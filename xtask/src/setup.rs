@@ -54,6 +54,24 @@ pub(crate) fn namespace_tools() -> Result<()> {
     )])
 }
 
+/// Installs what boots systemd in a container.
+pub(crate) fn container_tools() -> Result<()> {
+    install_programs(&[
+        (
+            "debootstrap",
+            "debootstrap",
+            "makes the root that systemd is booted from, for the tests that need it",
+        ),
+        (
+            "unshare",
+            "util-linux",
+            "makes the namespaces that systemd is booted in",
+        ),
+        ("setpriv", "util-linux", "ends that systemd with its tests"),
+        ("nsenter", "util-linux", "runs tests in those namespaces"),
+    ])
+}
+
 /// Installs what tests count packets with, and the bench compares with.
 pub(crate) fn packet_filter() -> Result<()> {
     install_programs(&[(

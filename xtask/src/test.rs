@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-use crate::{build, command, setup, tally::Tally, workspace};
+use crate::{booted, build, command, setup, tally::Tally, workspace};
 
 /// The package that holds the OCSF schemas, and the validator that it needs to be imported.
 const SCHEMA_PACKAGES: [&str; 2] = ["ocsf-json-schema==1.2.0", "jsonschema"];
@@ -29,6 +29,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
             .args(["--", "--ignored"])
             .env("AGENTGUARD_OCSF_SCHEMAS", schemas),
     )?;
+    booted::test(&mut tally)?;
     tally.run(
         command::cargo([
             "test",

@@ -13,6 +13,7 @@ use super::{
     Daemon,
     clock::{boot_now_ns, deadline_ns},
     hashes, host,
+    labels::Labelled,
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
@@ -125,7 +126,7 @@ impl Daemon {
                 choices: encode(&set.choices, &ids),
             })
             .collect();
-        let (labels, paths) = self.labels_of_all(&compiled, &ids)?;
+        let Labelled { labels, paths } = self.labels_of_all(&compiled, &ids)?;
         let hashed = hashes::verify(&compiled.selection.hashes);
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.

@@ -34,6 +34,14 @@ use crate::{
 /// knows that none was lost.
 const FULL_RING: usize = CGROUP_RING_BYTES as usize / (size_of::<CgroupEvent>() + 8) - 1;
 
+/// The cgroups that are there.
+pub(super) struct Labelled {
+    /// Those that need a label of their own.
+    pub(super) labels: Vec<(u64, CgroupLabel)>,
+    /// The paths of all.
+    pub(super) paths: HashMap<u64, Box<[u8]>>,
+}
+
 impl Daemon {
     /// Takes in what the kernel tells of cgroups, until it has nothing more to tell.
     pub(super) fn follow_cgroups(&mut self) {
@@ -63,7 +71,7 @@ impl Daemon {
         &mut self,
         compiled: &Compiled,
         ids: &[AgentId],
-    ) -> io::Result<(Vec<(u64, CgroupLabel)>, HashMap<u64, Box<[u8]>>)> {
+    ) -> io::Result<Labelled> {
         let mut labels = Vec::new();
         let mut paths = HashMap::new();
         let mut chain: Vec<(u64, Context)> = Vec::new();
@@ -78,7 +86,7 @@ impl Daemon {
             labels.extend(label.map(|label| (cgroup.id, label)));
             paths.insert(cgroup.id, cgroup.path.as_slice().into());
         })?;
-        Ok((labels, paths))
+        Ok(Labelled { labels, paths })
     }
 
     /// Whose the cgroups of launches are, as far as policy has the identity.
@@ -100,7 +108,7 @@ impl Daemon {
             return;
         };
         match self.labels_of_all(&policy.compiled, &policy.ids) {
-            Ok((labels, paths)) => {
+            Ok(Labelled { labels, paths }) => {
                 if let Err(error) = self.kernel.replace_labels(&labels) {
                     tracing::error!(%error, "cgroups got no label");
                 }

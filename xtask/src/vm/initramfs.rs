@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
 use super::{guest, kernel::Kernel};
 use crate::{build, command, workspace};
@@ -25,7 +24,8 @@ impl Initramfs {
     /// Builds the tests and puts all but a kernel's modules in place.
     pub(crate) fn stage() -> Result<Self> {
         let agentguard = build::run(&build::Options::default())?;
-        let tests = build_tests()?;
+        // This builds the probe, too.
+        let tests = build::test_program("agentguard-tests", "e2e")?;
         let probe = agentguard.with_file_name("agentguard-probe");
 
         let directory = workspace::target().join("vm");
@@ -88,23 +88,6 @@ fn libraries(linked: &str) -> impl Iterator<Item = &str> {
     linked
         .split_whitespace()
         .filter(|word| word.starts_with('/'))
-}
-
-/// Builds the end-to-end tests and the probe, and returns the program of the tests.
-fn build_tests() -> Result<PathBuf> {
-    let messages = command::output(&mut command::cargo([
-        "test",
-        "--package",
-        "agentguard-tests",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    let program = messages.lines().find_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let is_tests = message["target"]["name"] == "e2e";
-        is_tests.then(|| Some(PathBuf::from(message["executable"].as_str()?)))?
-    });
-    program.context("cargo built no end-to-end tests")
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
