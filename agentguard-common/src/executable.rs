@@ -145,6 +145,12 @@ pub fn find_set(path: &[u8], class: impl Fn(u8) -> u8, next: impl Fn(u32) -> Opt
         .map_or(NO_SET, |walk| walk.finish(&next))
 }
 
+// As in `audit.rs`.
+const _: () = {
+    assert!(size_of::<FileKey>() == 16);
+    assert!(size_of::<HashedFile>() == 24);
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,9 +172,3 @@ mod tests {
         }
     }
 }
-
-// As in `audit.rs`.
-const _: () = {
-    assert!(size_of::<FileKey>() == 16);
-    assert!(size_of::<HashedFile>() == 24);
-};

@@ -263,13 +263,14 @@ impl Buffer {
     #[inline(always)]
     fn is_plain(&mut self) -> bool {
         let plain = &raw mut self.plain;
-        // SAFETY: this CPU's own, here and below.
+        // SAFETY: this CPU's own.
         unsafe { plain.write_volatile(Plainness::default()) };
         for index in 0..PATH_BYTES {
             let byte = self.byte(index);
             if byte == 0 {
                 break;
             }
+            // SAFETY: as above.
             unsafe {
                 match plain.read_volatile().step(byte) {
                     Some(further) => plain.write_volatile(further),
@@ -277,6 +278,7 @@ impl Buffer {
                 }
             }
         }
+        // SAFETY: as above.
         unsafe { plain.read_volatile() }.finish()
     }
 
