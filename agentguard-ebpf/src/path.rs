@@ -29,6 +29,8 @@ const NAME_BYTES: usize = 255;
 pub struct Buffer {
     bytes: [u8; 2 * PATH_BYTES],
     cursor: Cursor,
+    /// 1 if the path begins at the root that the daemon sees.
+    is_of_host: u32,
     /// The finished path, NUL terminated: from its first byte on, so that where it starts is no number
     /// for the verifier to reckon with.
     text: [u8; PATH_BYTES],
@@ -51,6 +53,9 @@ struct Cursor {
 /// Where a step of the walk has led.
 enum Step {
     On,
+    /// To the root that the daemon sees.
+    HostRoot,
+    /// To a mount that has nothing above it.
     Top,
 }
 
@@ -64,7 +69,8 @@ pub const EXECUTABLE: u32 = 0;
 /// The buffer of the path of a script.
 pub const SCRIPT: u32 = 1;
 
-/// One of the buffers.
+/// One of the buffers. Whoever calls a function that works on it must not hold it meanwhile: the
+/// compiler takes it to be his alone.
 #[inline(always)]
 pub fn buffer<'a>(which: u32) -> Option<&'a mut Buffer> {
     // SAFETY: this CPU's own.
@@ -82,9 +88,14 @@ extern "C" fn walk_up(which: u32) -> u32 {
     let Some(buffer) = buffer(which) else {
         return 0;
     };
+    buffer.is_of_host = 0;
     for _ in 0..MAX_STEPS {
         match buffer.go_up() {
             Some(Step::On) => {}
+            Some(Step::HostRoot) => {
+                buffer.is_of_host = 1;
+                return buffer.finish_walk().unwrap_or(0);
+            }
             Some(Step::Top) => return buffer.finish_walk().unwrap_or(0),
             None => return 0,
         }
@@ -99,10 +110,26 @@ extern "C" fn check_plain(which: u32) -> u32 {
     buffer(which).is_some_and(|buffer| buffer.is_plain()).into()
 }
 
-/// See [`walk_up`].
+/// Writes the path of `dentry` on `vfsmount` before `end`, and finishes it; returns its length, 0 if
+/// it is too long or too deep.
 #[inline(always)]
-pub fn write(which: u32) -> u32 {
+pub fn write(which: u32, end: usize, vfsmount: *const u8, dentry: *const u8) -> u32 {
+    match buffer(which) {
+        Some(buffer) => buffer.begin(end, vfsmount, dentry),
+        None => return 0,
+    }
     walk_up(which)
+}
+
+/// Whether the path that was written last leads to the root that the daemon sees, and not to that of a
+/// container.
+#[inline(always)]
+pub fn is_below_host_root(which: u32) -> bool {
+    let Some(buffer) = buffer(which) else {
+        return false;
+    };
+    // SAFETY: this CPU's own; another function has written it.
+    unsafe { (&raw const buffer.is_of_host).read_volatile() == 1 }
 }
 
 /// See [`check_plain`].
@@ -114,7 +141,7 @@ pub fn is_plain(which: u32) -> bool {
 impl Buffer {
     /// Starts on the path of `dentry` on `vfsmount`, to be written before `end` by [`walk_up`].
     #[inline(always)]
-    pub fn begin(&mut self, end: usize, vfsmount: *const u8, dentry: *const u8) {
+    fn begin(&mut self, end: usize, vfsmount: *const u8, dentry: *const u8) {
         self.cursor = Cursor {
             dentry,
             mount: mount_of(vfsmount),
@@ -131,6 +158,11 @@ impl Buffer {
         let start = at.start as usize;
         let parent = follow(at.dentry, &layout::DENTRY_PARENT);
         let next = if at.dentry == mount_root(at.mount) || at.dentry == parent {
+            // Where the daemon's own paths begin. There may be more above it: the first file system of
+            // the kernel lies below every other, and nobody sees it.
+            if is_host_root(vfsmount_of(at.mount), mount_root(at.mount)) {
+                return Some(Step::HostRoot);
+            }
             let above = follow(at.mount, &layout::MOUNT_PARENT);
             if above == at.mount || above.is_null() {
                 return Some(Step::Top);
@@ -150,12 +182,6 @@ impl Buffer {
         // SAFETY: as above.
         unsafe { cursor.write_volatile(next) };
         Some(Step::On)
-    }
-
-    /// The mount that has nothing above it, once the walk is over.
-    #[inline(always)]
-    pub const fn top(&self) -> *const u8 {
-        self.cursor.mount
     }
 
     /// Writes a slash and the name of `dentry` before `start`.
@@ -326,12 +352,4 @@ pub fn is_host_root(vfsmount: *const u8, dentry: *const u8) -> bool {
     let sb = follow(vfsmount, &layout::VFSMOUNT_SB);
     u64::from(read_at::<u32>(sb, &layout::SB_DEV)) == layout::HOST_ROOT_DEVICE.load()
         && read_at::<u64>(inode, &layout::INODE_NUMBER) == layout::HOST_ROOT_INODE.load()
-}
-
-/// Whether a path that ends at the mount `top` is one of the host's own tree: below the root that the
-/// daemon sees, not that of a container.
-#[inline(always)]
-pub fn is_below_host_root(top: *const u8) -> bool {
-    let vfsmount = vfsmount_of(top);
-    is_host_root(vfsmount, follow(vfsmount, &layout::VFSMOUNT_ROOT))
 }

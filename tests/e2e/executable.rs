@@ -223,6 +223,22 @@ fn a_user_cannot_put_on_an_identity_with_mounts_of_his_own() {
 }
 
 #[test]
+fn an_executable_on_another_file_system_of_the_host_is_the_hosts() {
+    let bench = Bench::new();
+    let mount = bench.programs.join("mount");
+    fs::create_dir(&mount).expect("make a directory");
+    let agent = mount.join("agent-probe");
+    let policy = bench.policy(&format!("executable = {agent:?}"));
+    let _daemon = Daemon::start(bench.sandbox(), &policy);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]).arg(format!(
+        "mount -t tmpfs tmpfs {mount:?} && cp \"$0\" {agent:?} && exec {agent:?} judge"
+    ));
+    command.arg(probe_path());
+    assert_eq!(bench.refusals(command), ENFORCED);
+}
+
+#[test]
 fn conditions_in_one_table_must_all_hold() {
     let bench = Bench::new();
     let probe = bench.copy(&probe_path(), "agent-probe");

@@ -24,7 +24,7 @@ use crate::{
     fact::{self, User},
     identity,
     layout::{self, follow, read_at},
-    path::{self, Buffer, bounded},
+    path::{self, bounded},
     policy::{self, Active},
     process,
 };
@@ -76,13 +76,8 @@ fn sched_process_exit(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(context: BtfTracePointContext) -> i32 {
     let (task, binprm): (*const u8, *const u8) = (context.arg(0), context.arg(2));
-    let (Some(executable), Some(script)) =
-        (path::buffer(path::EXECUTABLE), path::buffer(path::SCRIPT))
-    else {
-        return 0;
-    };
     let file = follow(binprm, &layout::BINPRM_FILE);
-    let paths = read_paths(executable, script, task, binprm, file);
+    let paths = read_paths(task, binprm, file);
     let pid: u32 = read_at(task, &layout::TASK_TGID);
     let parent_pid: u32 = read_at(follow(task, &layout::TASK_PARENT), &layout::TASK_TGID);
     let former = process::label_of(pid);
@@ -134,11 +129,11 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
         if paths.on_host {
             flags |= EXEC_ON_HOST;
         }
-        (*event).path_len = copy(&mut (*event).path, executable, paths.executable);
+        (*event).path_len = copy(&mut (*event).path, path::EXECUTABLE, paths.executable);
         if (*event).path_len == 0 {
             flags |= EXEC_PATH_CUT;
         }
-        (*event).script_len = copy(&mut (*event).script, script, paths.script);
+        (*event).script_len = copy(&mut (*event).script, path::SCRIPT, paths.script);
         (*event).flags = flags;
     }
     entry.submit(0);
@@ -181,27 +176,21 @@ fn judge(active: Active, paths: &Paths, inode: *const u8, user: &User, label: &m
 
 /// Puts together the paths of what is being started.
 #[inline(always)]
-fn read_paths(
-    executable: &mut Buffer,
-    script: &mut Buffer,
-    task: *const u8,
-    binprm: *const u8,
-    file: *const u8,
-) -> Paths {
+fn read_paths(task: *const u8, binprm: *const u8, file: *const u8) -> Paths {
     let file_path = file.wrapping_add(layout::FILE_PATH.load() as usize);
-    executable.begin(
+    let length = path::write(
+        path::EXECUTABLE,
         PATH_BYTES,
         follow(file_path, &layout::PATH_MNT),
         follow(file_path, &layout::PATH_DENTRY),
     );
-    let length = path::write(path::EXECUTABLE);
     let namespace = follow(follow(task, &layout::TASK_NSPROXY), &layout::NSPROXY_MNT_NS);
     let owner = follow(namespace, &layout::MNT_NS_USER_NS);
     let is_initial = read_at::<i32>(owner, &layout::USER_NS_LEVEL) == 0;
     let mut paths = Paths {
         executable: length,
         script: 0,
-        on_host: is_initial && length > 0 && path::is_below_host_root(executable.top()),
+        on_host: is_initial && length > 0 && path::is_below_host_root(path::EXECUTABLE),
         script_on_host: false,
     };
     let name = follow(binprm, &layout::BINPRM_FILENAME);
@@ -215,14 +204,15 @@ fn read_paths(
                 follow(root, &layout::PATH_MNT),
                 follow(root, &layout::PATH_DENTRY),
             );
-        paths.script = read_script(script, fs, name).unwrap_or(0);
+        paths.script = read_script(fs, name).unwrap_or(0);
     }
     paths
 }
 
 /// The path of a script as it was named, behind the working directory if it is relative; its length.
 #[inline(always)]
-fn read_script(script: &mut Buffer, fs: *const u8, name: *const u8) -> Option<u32> {
+fn read_script(fs: *const u8, name: *const u8) -> Option<u32> {
+    let script = path::buffer(path::SCRIPT)?;
     let (start, is_relative) = script.write_name(name)?;
     let length = script.finish(start)?;
     if !path::is_plain(path::SCRIPT) {
@@ -232,24 +222,25 @@ fn read_script(script: &mut Buffer, fs: *const u8, name: *const u8) -> Option<u3
         return Some(length);
     }
     let directory = fs.wrapping_add(layout::FS_PWD.load() as usize);
-    script.begin(
+    let length = path::write(
+        path::SCRIPT,
         start,
         follow(directory, &layout::PATH_MNT),
         follow(directory, &layout::PATH_DENTRY),
     );
-    match path::write(path::SCRIPT) {
-        0 => None,
-        length => Some(length),
-    }
+    (length > 0).then_some(length)
 }
 
-/// Copies the finished path of `buffer`, and says how long it is.
+/// Copies the finished path of a buffer, and says how long it is.
 ///
 /// # Safety
 ///
 /// `target` is writable.
 #[inline(always)]
-unsafe fn copy(target: *mut [u8; PATH_BYTES], buffer: &Buffer, length: u32) -> u32 {
+unsafe fn copy(target: *mut [u8; PATH_BYTES], which: u32, length: u32) -> u32 {
+    let Some(buffer) = path::buffer(which) else {
+        return 0;
+    };
     let length = bounded(length as usize) as u32;
     // SAFETY: shorter than the target; the source is map memory.
     unsafe { bpf_probe_read_kernel(target.cast(), length, buffer.text().cast()) };
