@@ -28,7 +28,7 @@ impl Tally {
     }
 
     /// The same for what may die half-way without its status telling so: unless it prints `farewell`,
-    /// a line by itself, it has failed.
+    /// a line by itself, its tests failed.
     pub(crate) fn run_until(&mut self, tests: &mut Command, farewell: Option<&str>) -> Result<()> {
         let shown = command::describe(tests);
         println!("test: {shown}");
@@ -53,7 +53,7 @@ impl Tally {
             self.broken.push(format!("{shown}: {status}"));
         } else if !ended_well {
             self.broken
-                .push(format!("{shown}: it ended before its tests did"));
+                .push(format!("{shown}: its tests did not end well"));
         } else if self.passed == passed {
             self.broken.push(format!("{shown}: no test ran"));
         }
