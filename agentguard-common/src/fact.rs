@@ -88,24 +88,6 @@ pub struct ExecutableSet {
     pub reserved: u32,
 }
 
-/// The chosen link of the chain that begins at `first`, if the conditions of one hold. `link` finds a
-/// choice by its number.
-#[inline(always)]
-pub fn choose(first: u32, facts: u64, link: impl Fn(u32) -> Option<Choice>) -> Option<Choice> {
-    let mut number = first;
-    for _ in 0..MAX_CHAIN {
-        if number == NO_CHOICE {
-            break;
-        }
-        let choice = link(number)?;
-        if choice.holds(facts) {
-            return Some(choice);
-        }
-        number = choice.next;
-    }
-    None
-}
-
 // As in `audit.rs`.
 const _: () = {
     assert!(size_of::<Choice>() == 32);

@@ -2,7 +2,7 @@
 
 use agentguard_common::{
     capacity::{MAX_CHOICES, MAX_USERS},
-    fact::{self, Choice, KIND_GROUP, KIND_USER, LOGIN, NO_CHOICE, UserKey},
+    fact::{Choice, KIND_GROUP, KIND_USER, LOGIN, MAX_CHAIN, NO_CHOICE, UserKey},
 };
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -86,10 +86,30 @@ pub fn choose(active: Active, first: u32, facts: u64) -> Option<Choice> {
     if first == NO_CHOICE {
         return None;
     }
-    fact::choose(first, facts, |number| {
-        if number >= MAX_CHOICES {
-            return None;
+    choice(active.slot(), find_choice(active.slot(), first, facts))
+}
+
+/// Number of the choice, or [`NO_CHOICE`]. A global function, as `identity::identify`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_choice(slot: u32, first: u32, facts: u64) -> u32 {
+    let mut number = first;
+    for _ in 0..MAX_CHAIN {
+        let Some(choice) = choice(slot, number) else {
+            return NO_CHOICE;
+        };
+        if choice.holds(facts) {
+            return number;
         }
-        CHOICES.get(active.slot() * MAX_CHOICES + number).copied()
-    })
+        number = choice.next;
+    }
+    NO_CHOICE
+}
+
+#[inline(always)]
+fn choice(slot: u32, number: u32) -> Option<Choice> {
+    if number == NO_CHOICE || number >= MAX_CHOICES {
+        return None;
+    }
+    CHOICES.get((slot & 1) * MAX_CHOICES + number).copied()
 }

@@ -155,7 +155,7 @@ fn judge(active: Active, paths: &Paths, inode: *const u8, user: &User, label: &m
         // Whoever has mounts of his own can make himself the child of any path.
         label.child_facts = executable.parent_facts;
     }
-    let around = user.facts(active) | identity::label_of_current(active).facts;
+    let around = user.facts(active) | identity::facts_of_current(active);
     // What the script is says more than what runs it.
     if paths.script > 0 {
         let host = if paths.script_on_host { ON_HOST } else { 0 };
