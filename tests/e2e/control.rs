@@ -32,7 +32,7 @@ const SEATS: usize = 64;
 /// More than a daemon lets a client wait that says nothing or reads nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What a daemon has, as built for tests, however it was abused.
-pub(crate) const MAX_RESIDENT_KIB: u64 = 64 << 10;
+pub(crate) const MAX_RESIDENT_KIB: u64 = 96 << 10;
 
 /// A daemon whose socket anybody can find.
 fn start(scene: &Scene) -> Daemon {

@@ -59,7 +59,7 @@ fn a_policy_that_does_not_fit_is_refused_whole() {
     daemon.restart();
     let mut judge = scene.judge();
     for (text, wanted) in [
-        (crowded(), "identities; 8189 fit"),
+        (crowded(), "identities; 8176 fit"),
         (
             entangled(),
             "more than 1000000 combinations of identity, address class and port class",

@@ -4,6 +4,8 @@ use std::{
     io::Write,
     net::IpAddr,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use agentguard_tests::{
@@ -54,10 +56,22 @@ fn packets(netns: &Netns, counter: &str) -> u64 {
     number.parse().expect("a number")
 }
 
+/// A TCP connection from opening to end, its last packets included: those of one that was made before
+/// must not be counted with the next.
 fn tcp(scene: &Scene) {
     let to: IpAddr = scene.target(Zone::Allowed);
-    let probe = scene.sandbox.agent(&scene.cgroup).run(&spec(to, false));
-    drop(probe);
+    drop(scene.sandbox.agent(&scene.cgroup).run(&spec(to, false)));
+    let client = &scene.sandbox.network.client;
+    let all = || ["identity", "class", "unmarked"].map(|counter| packets(client, counter));
+    let mut before = all();
+    loop {
+        thread::sleep(Duration::from_millis(500));
+        let now = all();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
 }
 
 #[test]

@@ -145,9 +145,10 @@ fn selector(dice: &mut Dice, identity: &str, requires: &Requires) -> Selector {
         let selector = Selector {
             identity: identity.to_owned(),
             unit: maybe(dice, 3).then(|| dice.pick(&UNITS)),
-            slice: maybe(dice, 4).then(|| dice.pick(&SLICES)),
+            // A slice in both is one key to the compiler, which may call that a contradiction.
+            slice: (maybe(dice, 4) && requires.slice.is_none()).then(|| dice.pick(&SLICES)),
             cgroup: maybe(dice, 3).then(|| dice.pick(&CGROUPS)),
-            users: maybe(dice, 3).then(|| users(dice)),
+            users: (maybe(dice, 3) && requires.users.is_none()).then(|| users(dice)),
             login: maybe(dice, 4).then(|| dice.one_in(2)),
             executable: maybe(dice, 3).then(|| dice.pick(&EXECUTABLES)),
             requires: requires.clone(),

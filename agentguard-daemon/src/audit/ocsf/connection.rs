@@ -273,7 +273,7 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
         by: words::of_rank(event.rank),
         script: program
             .and_then(|program| program.script.as_ref())
-            .map(|script| text.of_untrusted(script, limit::PATH)),
+            .map(|script| text.of_untrusted(script, limit::TEXT)),
         login_uid: program.and_then(|program| program.login_uid),
         session_id: program.and_then(|program| program.session_id),
         ancestors: program.map_or_else(Vec::new, |program| {
@@ -291,7 +291,10 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
 /// `/usr/bin/bash[4711]`.
 fn of_ancestor(ancestor: &Ancestor, text: &mut Text) -> String {
     let exe = ancestor.exe.as_ref();
-    let exe = exe.map_or_else(|| "?".to_owned(), |exe| text.of_untrusted(exe, limit::NAME));
+    let exe = exe.map_or_else(
+        || "?".to_owned(),
+        |exe| text.of_untrusted(exe, limit::SHORT),
+    );
     format!("{exe}[{}]", ancestor.pid)
 }
 
