@@ -59,7 +59,7 @@ fn a_policy_that_does_not_fit_is_refused_whole() {
     daemon.restart();
     let mut judge = scene.judge();
     for (text, wanted) in [
-        (crowded(), "identities; 8176 fit"),
+        (crowded(), "on their rules; 8176 fit"),
         (
             entangled(),
             "more than 1000000 combinations of identity, address class and port class",
@@ -74,7 +74,7 @@ fn a_policy_that_does_not_fit_is_refused_whole() {
         let status = daemon.status();
         assert_eq!(status["generation"], 1);
         let identities = status["identities"].as_array().map(Vec::len);
-        assert_eq!(identities, Some(3), "the built-in ones and the one of old");
+        assert_eq!(identities, Some(6), "the built-in ones and the one of old");
         assert_eq!(scene.refusals(&mut judge), ENFORCED);
         let check = daemon.cli(&["policy", "check"]);
         assert_eq!(check.status.code(), Some(1), "it is refused offline too");
