@@ -90,7 +90,12 @@ fn nftables_counts_an_identity_and_a_class() {
     let daemon = Daemon::start(&scene.sandbox, &policy(class));
     tcp(&scene);
     let of_class = count("class");
-    assert!(of_class > 0 && count("shaped") >= of_class);
+    // The last acknowledgement is the kernel's own, for a socket in TIME-WAIT: marked, and not shaped.
+    let shaped = count("shaped");
+    assert!(
+        of_class > 1 && shaped + 1 >= of_class,
+        "{of_class} packets of the class, {shaped} shaped"
+    );
     // The kernel resets what no socket owns any more without a mark; nothing is marked as another's.
     assert_eq!(count("identity"), 0);
 
@@ -100,7 +105,7 @@ fn nftables_counts_an_identity_and_a_class() {
     let of_identity = count("identity");
     assert!(of_identity > 0);
     assert_eq!(count("class"), of_class);
-    assert!(count("shaped") >= of_class + of_identity);
+    assert!(count("shaped") + 2 >= of_class + of_identity);
 }
 
 #[test]
