@@ -27,7 +27,7 @@ mod limit {
     pub(super) const TEXT: usize = 192;
     pub(super) const PATH: usize = 320;
     pub(super) const HOST: usize = 64;
-    pub(super) const SHORT: usize = 40;
+    pub(super) const SHORT: usize = 56;
 }
 
 /// What is the same in all events of a daemon.
