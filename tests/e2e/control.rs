@@ -125,9 +125,8 @@ fn abuse_leaves_the_daemon_answering_enforcing_and_small() {
         assert!(answer.contains("bad-request"), "answer {index}: {answer:?}");
     }
     for _ in 0..200 {
-        connect(&socket)
-            .write_all(b"{\"request\":\"reload\"}\n")
-            .expect("ask for a reload");
+        // Where too many wait, it may have been sent away before it asked.
+        drop(connect(&socket).write_all(b"{\"request\":\"reload\"}\n"));
     }
 
     // They wait in line: whoever comes after them is served after them.
