@@ -49,6 +49,11 @@ pub enum Hook {
     SockOps = 7,
 }
 
+/// [`AuditEvent::facts_known`]: the facts of the cgroup, the executable and its parent.
+pub const FACTS_OF_PROCESS: u8 = 1;
+/// [`AuditEvent::facts_known`]: the facts of the user.
+pub const FACTS_OF_USER: u8 = 2;
+
 /// One record of the audit ring.
 ///
 /// `pid`, `uid`, `comm` and `cgroup_id` are of the task that made the call in `Connect`, `Sendmsg`,
@@ -111,8 +116,11 @@ pub struct AuditEvent {
     pub hook: Hook,
     /// What made the task the identity that it was.
     pub rank: Rank,
+    /// Which of `facts` were looked at: `FACTS_*` bits. 0 where another generation looked, whose bits
+    /// meant other things.
+    pub facts_known: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// Exact totals of one identity on one CPU. Only the kernel writes them; they only grow.

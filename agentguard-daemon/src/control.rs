@@ -285,6 +285,8 @@ pub enum Why {
         /// Where.
         location: Location,
     },
+    /// `agentguard run` made it.
+    Launch,
     /// It is the slice of the agents.
     AgentsSlice,
     /// It is what a built-in identity stands for: a login, a scheduled job or a service.

@@ -7,6 +7,7 @@
 
 mod batch;
 pub mod clock;
+mod conditions;
 mod enrolment;
 pub mod generation;
 mod hashes;
@@ -15,7 +16,7 @@ mod labels;
 mod launch;
 pub mod lock;
 mod notify;
-mod paths;
+mod places;
 mod process;
 mod processes;
 mod readable;
@@ -37,8 +38,8 @@ use tokio::{
 };
 
 use self::{
-    batch::Batches, enrolment::Enrolment, generation::InForce, lock::Lock, notify::notify,
-    paths::Paths, readable::Readable, requests::Reload,
+    batch::Batches, conditions::Conditions, enrolment::Enrolment, generation::InForce, lock::Lock,
+    notify::notify, places::Places, readable::Readable, requests::Reload,
 };
 use crate::{
     audit::{AuditRecord, Trail},
@@ -73,7 +74,8 @@ pub struct Daemon {
     trail: Trail,
     sinks: Vec<Sink>,
     lines: Vec<String>,
-    paths: Paths,
+    places: Places,
+    conditions: Conditions,
     enrolment: Enrolment,
     cgroup_events_lost: u64,
     /// When to look for losses and to try the sinks again.

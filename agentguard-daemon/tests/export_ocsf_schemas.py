@@ -12,7 +12,7 @@ from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
 CLASSES = ["network_activity", "entity_management", "application_lifecycle", "application_error"]
 OBJECTS = ["network_connection_info", "device", "os", "file", "managed_entity"]
-PROFILES = ["host", "security_control"]
+PROFILES = ["host", "security_control", "container"]
 
 
 def captions(attributes):

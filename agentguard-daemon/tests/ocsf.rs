@@ -14,8 +14,9 @@ use agentguard_common::{
 };
 use agentguard_daemon::{
     audit::{
-        Actor, Ancestor, AuditRecord, BootClock, EventsLost, Host, Launched, Loss, Names,
-        PolicyLoaded, PolicyRejected, Process, Program, Trail, Untrusted, ocsf::MAX_LINE_BYTES,
+        Actor, Ancestor, AuditRecord, BootClock, Container, EventsLost, Host, Launched, Loss,
+        Names, Place, PolicyLoaded, PolicyRejected, Process, Program, Trail, Unmet, Untrusted,
+        ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -73,7 +74,10 @@ impl Schemas {
         assert_eq!(event["type_uid"].as_u64(), Some(class * 100 + activity));
         let metadata = &event["metadata"];
         assert_eq!(metadata["version"], "1.8.0");
-        assert_eq!(metadata["profiles"], json!(["host", "security_control"]));
+        assert_eq!(
+            metadata["profiles"],
+            json!(["host", "security_control", "container"])
+        );
         let uid: uuid::Uuid = metadata["uid"].as_str().unwrap().parse().unwrap();
         assert_eq!(uid.get_version_num(), 7);
         assert_no_nulls(&event);
@@ -146,6 +150,7 @@ fn names(text: &str) -> Names {
         selectors: Vec::new(),
         flags: 0,
         profile: 1,
+        conditional: Vec::new(),
         variants: Vec::new(),
         variant_of: None,
         tags: Tags::default(),
@@ -201,7 +206,8 @@ fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
         protocol: Protocol::Tcp,
         hook: Hook::Connect,
         rank: Rank::Unit,
-        reserved: [0; 5],
+        facts_known: 0,
+        reserved: [0; 4],
     }
 }
 
@@ -225,10 +231,28 @@ fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
         session_id: Some(3),
         ancestors: vec![Ancestor { pid: 7, exe }; 8],
     };
+    let exe = Some(Untrusted::new(path));
     let process = Process {
         program: Some(program.into()),
-        cgroup: Some(Untrusted::new(path)),
-        run: Some("cgroup-4711".into()),
+        place: Some(Arc::new(Place {
+            cgroup: Untrusted::new(path),
+            unit: exe.clone(),
+            run: "cgroup-4711".into(),
+            container: Some(Container {
+                runtime: "podman",
+                id: Untrusted::new(path),
+                name: exe.clone(),
+                image: exe.clone(),
+            }),
+        })),
+        unmet: vec![
+            Unmet {
+                of: String::from_utf8_lossy(path).into_owned(),
+                conditions: vec![String::from_utf8_lossy(path).into_owned()],
+            };
+            4
+        ]
+        .into(),
     };
     let clock = BootClock::new("2026-11-24T00:00:00Z".parse().unwrap());
     let mut lines = Vec::new();
@@ -251,18 +275,25 @@ fn connections_are_valid_and_say_what_happened() {
     ] {
         let line = line_of(&mut trail("sync"), event(kind, verdict), b"/usr/bin/sync");
         let event = schemas.check(&line);
-        assert!(line.len() < 2_560, "{} bytes", line.len());
+        assert!(line.len() < 3_072, "{} bytes", line.len());
         assert_eq!(event["type_uid"], type_uid);
         assert_eq!(event["action_id"], action);
         assert_eq!(event["disposition_id"], disposition);
         assert_eq!(event["actor"]["app_uid"], "sync");
         assert_eq!(event["actor"]["process"]["file"]["path"], "/usr/bin/sync");
+        let container = &event["actor"]["process"]["container"];
+        assert_eq!(container["uid"], "/usr/bin/sync");
+        assert_eq!(container["runtime"], "podman");
+        assert_eq!(container["image"]["uid"], "/usr/bin/sync");
+        assert_eq!(event["actor"]["session"]["uid"], "cgroup-4711");
         assert_eq!(event["firewall_rule"]["name"], "sync");
         assert_eq!(event["policy"]["version"], "12");
         assert_eq!(event["metadata"].get("is_truncated"), None);
         let own = &event["unmapped"]["agentguard"];
         assert_eq!(own["rule_source"], "/etc/agentguard/policy.d/sync.toml:7");
         assert_eq!(own["class"], "agent");
+        assert_eq!(own["unit"], "/usr/bin/sync");
+        assert_eq!(own["unmet"][3]["conditions"], "/usr/bin/sync");
         assert_eq!(event.get("status_code").is_some(), verdict == Verdict::Deny);
         let traffic = json!(
             {"bytes_out": 1000, "bytes_in": 2000, "packets_out": 3, "packets_in": 4}

@@ -10,7 +10,7 @@ use agentguard_common::fact::{KIND_USER, LOGIN, ON_HOST};
 use agentguard_daemon::{
     identity::{
         context::Context,
-        resolve::{self, Process},
+        resolve::{self, Known, Process},
         select::select,
     },
     policy::{self, HostFacts, Source, Sources, compiled::Compiled, selection::Choice},
@@ -87,9 +87,13 @@ fn ask(compiled: &Compiled, probe: &Probe) -> usize {
         .map_or(selected.index, |choice| choice.identity);
     let resolved = resolve::resolve(
         compiled,
-        &chain,
+        &selected,
         &Process {
-            facts,
+            facts: Known {
+                facts,
+                looked_at: u64::MAX,
+            },
+            facts_at_exec: facts,
             executable: probe.executable.as_bytes(),
             script: None,
             inherited: None,

@@ -168,10 +168,15 @@ fn write(
         (*event).direction = subject.direction;
         (*event).protocol = subject.protocol;
         (*event).hook = subject.hook;
-        (*event).reserved = [0; 5];
+        (*event).reserved = [0; 4];
         if let Some(tag) = tag {
             (*event).exec_id = tag.exec_id;
             (*event).facts = tag.facts;
+            (*event).facts_known = if tag.facts_generation == ground.generation {
+                tag.facts_known
+            } else {
+                0
+            };
             (*event).rank = tag.rank;
             (*event).cgroup_id = tag.cgroup_id;
             (*event).pid = tag.pid;
@@ -180,6 +185,7 @@ fn write(
         } else {
             (*event).exec_id = NO_EXEC;
             (*event).facts = 0;
+            (*event).facts_known = 0;
             (*event).rank = Rank::Default;
             (*event).cgroup_id = 0;
             (*event).pid = 0;

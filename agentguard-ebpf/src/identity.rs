@@ -1,6 +1,7 @@
 //! Who acts: the nearest labelled ancestor of a cgroup.
 
 use agentguard_common::{
+    audit::{FACTS_OF_PROCESS, FACTS_OF_USER},
     capacity::{MAX_CGROUP_DEPTH, MAX_CGROUPS},
     cgroup::{Label, LabelKey, NO_CGROUP, Rank},
     fact::NO_CHOICE,
@@ -32,6 +33,7 @@ static CGROUPS: HashMap<LabelKey, Label, { MAX_CGROUPS as usize }, { BPF_F_NO_PR
 
 /// Who a task is found to be.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Found {
     pub identity: AgentId,
     /// [`Rank`] of what decided.
@@ -40,6 +42,8 @@ pub struct Found {
     pub exec_id: u64,
     /// The facts that were looked at.
     pub facts: u64,
+    /// Which were: `FACTS_*` bits of the audit event.
+    pub facts_known: u8,
 }
 
 /// The label of one cgroup, without its ancestors.
@@ -67,35 +71,40 @@ fn label_of_current(active: Active) -> Label {
 /// Whom the running task belongs to.
 #[inline(always)]
 pub fn of_current(active: Active) -> Found {
-    let word = identify(active.generation);
-    let process = process::label_of_current();
-    Found {
-        identity: AgentId(word as u32),
-        rank: rank_of((word >> 32) as u32),
-        exec_id: process.map_or(NO_EXEC, |label| label.exec_id),
-        facts: match process {
-            Some(label) if label.generation == active.generation => label.facts,
-            _ => 0,
-        },
-    }
+    let mut found = Found {
+        identity: AgentId::UNKNOWN,
+        rank: Rank::Default,
+        exec_id: NO_EXEC,
+        facts: 0,
+        facts_known: 0,
+    };
+    identify(active.generation, &raw mut found);
+    found
 }
 
-/// Identity of the running task, and above it the rank of what decided.
+/// Finds whom the running task belongs to.
 ///
-/// A global function: the verifier looks at it once, and takes any number for what it returns. It would
-/// otherwise follow each way that leads to an identity through all that comes after, which for Linux
-/// 6.1 is too much.
+/// A global function: the verifier looks at it once, and takes anything for what it leaves behind. It
+/// would otherwise follow each way that leads to an identity through all that comes after, which for
+/// Linux 6.1 is too much.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn identify(generation: u64) -> u64 {
+extern "C" fn identify(generation: u64, found: *mut Found) -> u32 {
+    // The verifier does not know that nobody passes null.
+    if found.is_null() {
+        return 0;
+    }
     let active = Active { generation };
-    let found = resolve(
-        active,
-        &label_of_current(active),
-        process::label_of_current(),
-        User::of_current,
-    );
-    u64::from(found.identity.0) | (found.rank as u64) << 32
+    // SAFETY: it points to a whole one.
+    unsafe {
+        *found = resolve(
+            active,
+            &label_of_current(active),
+            process::label_of_current(),
+            User::of_current,
+        );
+    }
+    0
 }
 
 /// Facts that hold in the cgroup of the running task. A global function, as [`identify`].
@@ -147,6 +156,7 @@ fn resolve(
         rank: rank_of(label.rank),
         exec_id: NO_EXEC,
         facts: label.facts,
+        facts_known: FACTS_OF_PROCESS,
     };
     let mut by_executable = AgentId::NONE;
     if let Some(process) = process {
@@ -156,6 +166,8 @@ fn resolve(
         // milliseconds, the process keeps what it is and meets no new condition.
         if process.generation == active.generation {
             found.facts |= process.facts;
+        } else {
+            found.facts_known = 0;
         }
     }
     let mut choices = label.choices;
@@ -166,9 +178,12 @@ fn resolve(
         found.rank = Rank::Executable;
         choices = NO_CHOICE;
     }
-    let user_facts = || user().facts(active);
+    let mut note_user = |found: &mut Found| {
+        found.facts |= user().facts(active);
+        found.facts_known |= FACTS_OF_USER;
+    };
     if choices != NO_CHOICE {
-        found.facts |= user_facts();
+        note_user(&mut found);
         if let Some(choice) = fact::choose(active, choices, found.facts) {
             found.identity = choice.identity;
         }
@@ -176,7 +191,7 @@ fn resolve(
     // The variant of an identity whose rules have conditions.
     let variants = active.record(found.identity).variants;
     if variants != NO_CHOICE {
-        found.facts |= user_facts();
+        note_user(&mut found);
         if let Some(choice) = fact::choose(active, variants, found.facts) {
             found.identity = choice.identity;
         }

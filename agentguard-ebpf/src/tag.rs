@@ -82,7 +82,9 @@ pub struct Tag {
     pub origin: Origin,
     /// The task that last made a call judged with this tag.
     pub exec_id: u64,
+    /// The facts that held for it, in which generation, and which were looked at.
     pub facts: u64,
+    pub facts_generation: u64,
     pub cgroup_id: u64,
     pub pid: u32,
     pub uid: u32,
@@ -90,7 +92,8 @@ pub struct Tag {
     /// Traffic class that was set, plus one; 0 for none.
     pub traffic_class: u32,
     pub rank: Rank,
-    pub reserved: [u8; 3],
+    pub facts_known: u8,
+    pub reserved: [u8; 2],
     /// Its flow.
     pub flow: Flow,
     /// Cached judgements: packets out, packets in.
@@ -126,9 +129,11 @@ impl Tag {
 
     /// Keeps who the running task is, for events of hooks that run in any task.
     #[inline(always)]
-    pub fn note_task(&mut self, caller: &Found) {
+    pub fn note_task(&mut self, active: Active, caller: &Found) {
         self.exec_id = caller.exec_id;
         self.facts = caller.facts;
+        self.facts_generation = active.generation;
+        self.facts_known = caller.facts_known;
         self.rank = caller.rank;
         self.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         self.uid = bpf_get_current_uid_gid() as u32;

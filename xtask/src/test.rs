@@ -49,9 +49,11 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
 fn export_schemas() -> Result<PathBuf> {
     let ocsf = workspace::target().join("ocsf");
     let schemas = ocsf.join("schemas");
-    // The mark is written last: a run that was cut off is begun again.
+    let script = workspace::root().join("agentguard-daemon/tests/export_ocsf_schemas.py");
+    let wanted = std::fs::read(&script).context("cannot read the script that exports schemas")?;
+    // The mark is written last: a run that was cut off is begun again. It holds what was run.
     let complete = ocsf.join("complete");
-    if !complete.exists() {
+    if std::fs::read(&complete).ok().as_ref() != Some(&wanted) {
         println!("setup: exporting the OCSF schemas to {}", schemas.display());
         setup::python_environments()?;
         let venv = ocsf.join("venv");
@@ -61,13 +63,12 @@ fn export_schemas() -> Result<PathBuf> {
                 .args(["install", "--quiet"])
                 .args(SCHEMA_PACKAGES),
         )?;
-        let script = workspace::root().join("agentguard-daemon/tests/export_ocsf_schemas.py");
         command::run(
             Command::new(venv.join("bin/python"))
                 .arg(script)
                 .arg(&schemas),
         )?;
-        std::fs::write(&complete, []).context("cannot write to target/ocsf")?;
+        std::fs::write(&complete, wanted).context("cannot write to target/ocsf")?;
     }
     Ok(schemas)
 }

@@ -1,8 +1,8 @@
 //! Records to OCSF 1.8.0, one compact JSON line each.
 //!
-//! Every string is escaped as [`super::escape`] tells and bounded, so that a line stays below
-//! [`MAX_LINE_BYTES`] whatever a process or a policy calls itself; `metadata.is_truncated` says when
-//! something was cut.
+//! Every string is escaped as [`super::escape`] tells and bounded. Where a line would yet be longer
+//! than [`MAX_LINE_BYTES`], all bounds are halved until it is not, whatever a process or a policy calls
+//! itself; `metadata.is_truncated` says when something was cut.
 
 mod connection;
 mod schema;
@@ -21,14 +21,17 @@ use super::{
 /// Longest line, its newline included: what rsyslog accepts by default.
 pub const MAX_LINE_BYTES: usize = 8_192;
 
-/// Limits of escaped text, in bytes. JSON may double each; together they fit [`MAX_LINE_BYTES`].
+/// Limits of escaped text, in bytes.
 mod limit {
     pub(super) const NAME: usize = 96;
     pub(super) const TEXT: usize = 192;
     pub(super) const PATH: usize = 320;
     pub(super) const HOST: usize = 64;
-    pub(super) const SHORT: usize = 56;
+    pub(super) const SHORT: usize = 128;
 }
+
+/// Halvings after which no limit is left.
+const MAX_HALVINGS: u32 = 9;
 
 /// What is the same in all events of a daemon.
 #[derive(Clone, Debug)]
@@ -49,19 +52,20 @@ pub struct Encoder {
     sequence: u64,
 }
 
-/// Collects whether anything of one event was cut.
+/// The texts of one event: how often their limits are halved, and whether anything was cut.
 #[derive(Debug, Default)]
 struct Text {
+    halvings: u32,
     is_cut: bool,
 }
 
 impl Text {
     fn of(&mut self, text: &str, limit: usize) -> String {
-        self.take(escape(text.as_bytes(), limit))
+        self.take(escape(text.as_bytes(), limit >> self.halvings))
     }
 
     fn of_untrusted(&mut self, bytes: &Untrusted, limit: usize) -> String {
-        self.take(bytes.escape(limit))
+        self.take(bytes.escape(limit >> self.halvings))
     }
 
     fn take(&mut self, escaped: Escaped) -> String {
@@ -85,7 +89,22 @@ impl Encoder {
     /// The next line, without its newline.
     pub fn encode(&mut self, record: &AuditRecord) -> String {
         self.sequence += 1;
-        let mut text = Text::default();
+        let mut halvings = 0;
+        loop {
+            let line = self.encode_within(record, halvings);
+            // Without any text but the mark of what was cut, every line fits.
+            if line.len() < MAX_LINE_BYTES || halvings == MAX_HALVINGS {
+                return line;
+            }
+            halvings += 1;
+        }
+    }
+
+    fn encode_within(&self, record: &AuditRecord, halvings: u32) -> String {
+        let mut text = Text {
+            halvings,
+            is_cut: false,
+        };
         let mut event = match record {
             AuditRecord::Connection(record) => connection::event(record, &self.host, &mut text),
             AuditRecord::PolicyLoaded(record) => policy_loaded(record),
@@ -100,7 +119,7 @@ impl Encoder {
         event.metadata = Metadata {
             version: "1.8.0",
             product: self.product(&mut text),
-            profiles: ["host", "security_control"],
+            profiles: ["host", "security_control", "container"],
             uid: self.uid(event.time).to_string(),
             sequence: self.sequence,
             is_truncated: text.is_cut,

@@ -44,10 +44,46 @@ impl BootClock {
 pub struct Process {
     /// What it ran when it made the call, `None` where the kernel's word of that was lost.
     pub program: Option<Arc<Program>>,
-    /// Path of its cgroup below the cgroup root.
-    pub cgroup: Option<Untrusted>,
-    /// What tells two runs of one unit or container apart.
-    pub run: Option<String>,
+    /// Where it was, `None` where that is not known.
+    pub place: Option<Arc<Place>>,
+    /// The conditions that do not hold: of identities that it would be rather, and of its rules.
+    pub unmet: Arc<[Unmet]>,
+}
+
+/// A cgroup, as records tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its path below the cgroup root.
+    pub cgroup: Untrusted,
+    /// The unit of the system manager that it is in.
+    pub unit: Option<Untrusted>,
+    /// What tells two runs of one unit or container apart: the unit's invocation id where systemd
+    /// gave one, else the cgroup, of which each run has its own, and whose number does not repeat.
+    pub run: String,
+    /// The container that it is in.
+    pub container: Option<Container>,
+}
+
+/// A container, as records tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The engine: `podman`.
+    pub runtime: &'static str,
+    /// Its id.
+    pub id: Untrusted,
+    /// Its name, if the engine told.
+    pub name: Option<Untrusted>,
+    /// Its image, if the engine told.
+    pub image: Option<Untrusted>,
+}
+
+/// Conditions that do not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// Of what: ``identity `bot` `` or ``rule `r.egress[0]` ``.
+    pub of: String,
+    /// The conditions in the words of the policy.
+    pub conditions: Vec<String>,
 }
 
 /// What a process runs, and how it came to that. The kernel told it at `exec`: it is not read from

@@ -1,5 +1,7 @@
 //! The audit stage as the daemon drives it: events and news in, lines for the sinks out.
 
+use std::sync::Arc;
+
 use agentguard_common::{
     audit::{AuditEvent, Counters},
     identity::AgentId,
@@ -15,6 +17,7 @@ use super::{
     recent::Recent,
     record::{AuditRecord, BootClock, ConnectionRecord, EventsLost, Loss, Process},
 };
+use crate::policy::compiled::RuleSource;
 
 /// Enriches, folds, accounts for and encodes. Lines come without their newline.
 #[derive(Debug)]
@@ -50,6 +53,12 @@ impl Trail {
     /// The names of a generation, from now on. The last four are kept.
     pub fn learn_generation(&mut self, generation: u64, names: Names) {
         self.names.learn(generation, names);
+    }
+
+    /// A rule of a generation that is kept.
+    #[must_use]
+    pub fn rule(&self, generation: u64, rule: u32) -> Option<Arc<RuleSource>> {
+        self.names.rule(generation, rule)
     }
 
     /// Takes an event in at `now_ns` of the boot clock.

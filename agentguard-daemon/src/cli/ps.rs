@@ -49,6 +49,7 @@ fn reason(why: &Why) -> String {
         } => {
             format!("{selector} at {}:{line}", file.display())
         }
+        Why::Launch => "started by `agentguard run`".into(),
         Why::AgentsSlice => "the slice of the agents".into(),
         Why::BuiltIn => "built in, no selector matches".into(),
         Why::Inherited { from } => format!("as {}", shorten(from)),

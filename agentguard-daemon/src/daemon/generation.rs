@@ -85,6 +85,14 @@ pub fn read(directories: &[PathBuf]) -> Result<Candidate, Diagnostics> {
     })
 }
 
+impl InForce {
+    /// Index of the identity with number `id`, or of the one that it is a variant of.
+    pub(super) fn index_of(&self, id: AgentId) -> Option<usize> {
+        let index = self.ids.iter().position(|&known| known == id)?;
+        Some(self.compiled.base(index))
+    }
+}
+
 impl Daemon {
     /// Puts `candidate` in force for the cgroups that are now. On an error the old policy stays.
     ///
@@ -126,7 +134,7 @@ impl Daemon {
                 choices: encode(&set.choices, &ids),
             })
             .collect();
-        let Labelled { labels, paths } = self.labels_of_all(&compiled, &ids)?;
+        let Labelled { labels, places } = self.labels_of_all(&compiled, &ids)?;
         let hashed = hashes::verify(&compiled.selection.hashes);
         let number = self.kernel.generation() + 1;
         // Before the swap: its first event may come at once.
@@ -147,7 +155,8 @@ impl Daemon {
             }
             Err(error) => return Err(error.into()),
         }
-        self.paths.replace(paths);
+        self.places.replace(places);
+        self.conditions.forget();
         self.note(AuditRecord::PolicyLoaded(PolicyLoaded {
             time: now,
             generation: number,

@@ -10,6 +10,7 @@ use std::{
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::Path,
+    sync::Arc,
 };
 
 use agentguard_common::{
@@ -18,13 +19,14 @@ use agentguard_common::{
     identity::AgentId,
 };
 
-use super::{Daemon, generation::encode};
+use super::{Daemon, generation::encode, places::Place};
 use crate::{
     audit::escape::escape,
     identity::{
         cgroups::{self, Located},
         context::{Context, resolver::Resolver},
-        select::{Ground, select},
+        launch::Launches,
+        select::{Ground, Selected, select},
     },
     kernel::CgroupLabel,
     policy::compiled::Compiled,
@@ -38,8 +40,8 @@ const FULL_RING: usize = CGROUP_RING_BYTES as usize / (size_of::<CgroupEvent>() 
 pub(super) struct Labelled {
     /// Those that need a label of their own.
     pub(super) labels: Vec<(u64, CgroupLabel)>,
-    /// The paths of all.
-    pub(super) paths: HashMap<u64, Box<[u8]>>,
+    /// All of them.
+    pub(super) places: HashMap<u64, Arc<Place>>,
 }
 
 impl Daemon {
@@ -73,33 +75,21 @@ impl Daemon {
         ids: &[AgentId],
     ) -> io::Result<Labelled> {
         let mut labels = Vec::new();
-        let mut paths = HashMap::new();
+        let mut places = HashMap::new();
         let mut chain: Vec<(u64, Context)> = Vec::new();
-        let launched = self.launched(compiled, ids);
+        let launches = &self.launches;
         let resolver = &mut self.resolver;
         cgroups::walk(&self.cgroup_root, &mut |cgroup, directory| {
             chain.truncate(cgroup.depth);
             let path = String::from_utf8_lossy(&cgroup.path);
             let context = resolver.context(cgroup.id, &path, Some(directory));
             chain.push((cgroup.id, context));
-            let label = label_of(compiled, ids, &launched, &chain);
+            let (selected, label) = judge(compiled, ids, launches, &chain);
             labels.extend(label.map(|label| (cgroup.id, label)));
-            paths.insert(cgroup.id, cgroup.path.as_slice().into());
+            let place = Place::new(&cgroup.path, &chain, selected);
+            places.insert(cgroup.id, place.into());
         })?;
-        Ok(Labelled { labels, paths })
-    }
-
-    /// Whose the cgroups of launches are, as far as policy has the identity.
-    fn launched(&self, compiled: &Compiled, ids: &[AgentId]) -> HashMap<u64, AgentId> {
-        let id_of = |name: &str| {
-            let mut identities = compiled.identities.iter();
-            let index = identities.position(|identity| identity.name == name)?;
-            ids.get(index).copied()
-        };
-        self.launches
-            .iter()
-            .filter_map(|launch| Some((launch.cgroup_id, id_of(&launch.identity)?)))
-            .collect()
+        Ok(Labelled { labels, places })
     }
 
     /// Labels every cgroup that is there anew: reports may have been lost, or more is known of one.
@@ -108,11 +98,12 @@ impl Daemon {
             return;
         };
         match self.labels_of_all(&policy.compiled, &policy.ids) {
-            Ok(Labelled { labels, paths }) => {
+            Ok(Labelled { labels, places }) => {
                 if let Err(error) = self.kernel.replace_labels(&labels) {
                     tracing::error!(%error, "cgroups got no label");
                 }
-                self.paths.replace(paths);
+                self.places.replace(places);
+                self.conditions.forget();
             }
             Err(error) => tracing::error!(%error, "the cgroups cannot be read"),
         }
@@ -121,9 +112,10 @@ impl Daemon {
 
     /// Takes in what others have told of a cgroup.
     pub(super) fn learn_context(&mut self, id: u64) {
-        let Some(path) = self.paths.path(id).map(<[u8]>::to_vec) else {
+        let Some(path) = self.places.get(id).map(|place| place.path.clone()) else {
             return;
         };
+        self.conditions.forget();
         // What is below it depends on it too.
         if cgroups::has_children(&self.cgroup_root, &path) {
             self.label_all();
@@ -141,7 +133,7 @@ impl Daemon {
                 }
             }
             CgroupEventKind::Removed => {
-                self.paths.remove(event.cgroup_id);
+                self.places.remove(event.cgroup_id);
                 self.resolver.forget(event.cgroup_id);
                 if let Err(error) = self.kernel.unlabel(event.cgroup_id) {
                     tracing::warn!(%error, cgroup = event.cgroup_id, "a removed cgroup keeps its label");
@@ -152,7 +144,6 @@ impl Daemon {
     }
 
     fn label_new(&mut self, id: u64, path: &[u8]) {
-        self.paths.insert(id, path);
         self.label_one(id, path);
         // Its tasks may have been faster than this.
         if cgroups::is_populated(&self.cgroup_root, path) {
@@ -169,8 +160,8 @@ impl Daemon {
         if chain.last().is_some_and(|(last, _)| *last != id) {
             return;
         }
-        let launched = self.launched(&policy.compiled, &policy.ids);
-        let label = label_of(&policy.compiled, &policy.ids, &launched, &chain);
+        let (selected, label) = judge(&policy.compiled, &policy.ids, &self.launches, &chain);
+        self.places.insert(id, Place::new(path, &chain, selected));
         let labelled = match &label {
             Some(label) => self.kernel.label(id, label),
             None => self.kernel.unlabel(id),
@@ -233,24 +224,35 @@ pub(super) fn of_launch(identity: AgentId) -> CgroupLabel {
     }
 }
 
-/// The label of the last cgroup of `chain`, if it is another one than that of the cgroup above it.
-fn label_of(
+/// Whom the last cgroup of `chain` belongs to, and its label, if it is another one than that of the
+/// cgroup above it.
+fn judge(
     compiled: &Compiled,
     ids: &[AgentId],
-    launched: &HashMap<u64, AgentId>,
+    launches: &Launches,
     chain: &[(u64, Context)],
-) -> Option<CgroupLabel> {
-    let ((id, _), above) = chain.split_last()?;
-    if above.iter().any(|(id, _)| launched.contains_key(id)) {
-        return None;
-    }
+) -> (Selected, Option<CgroupLabel>) {
     let contexts: Vec<&Context> = chain.iter().map(|(_, context)| context).collect();
     let selected = select(compiled, &contexts);
-    if let Some(&identity) = launched.get(id) {
-        return Some(CgroupLabel {
-            facts: selected.facts,
-            ..of_launch(identity)
-        });
+    if let Some((at, index)) = launched(compiled, launches, chain) {
+        let is_itself = at + 1 == chain.len();
+        let label = ids
+            .get(index)
+            .filter(|_| is_itself)
+            .map(|&identity| CgroupLabel {
+                facts: selected.facts,
+                ..of_launch(identity)
+            });
+        let selected = Selected {
+            index,
+            rank: Rank::Launch,
+            ground: Ground::Launch,
+            at,
+            choices: Vec::new(),
+            before: Vec::new(),
+            ..selected
+        };
+        return (selected, label);
     }
     if selected.cut {
         tracing::warn!(
@@ -261,12 +263,28 @@ fn label_of(
         Some((_, above)) if !above.is_empty() => !selected.differs(&select(compiled, above)),
         _ => matches!(selected.ground, Ground::Nothing) && selected.choices.is_empty(),
     };
-    let identity = *ids.get(selected.index).filter(|_| !inherited)?;
-    Some(CgroupLabel {
-        identity,
-        rank: selected.rank,
-        facts: selected.facts,
-        choices: encode(&selected.choices, ids),
+    let label = ids
+        .get(selected.index)
+        .filter(|_| !inherited)
+        .map(|&identity| CgroupLabel {
+            identity,
+            rank: selected.rank,
+            facts: selected.facts,
+            choices: encode(&selected.choices, ids),
+        });
+    (selected, label)
+}
+
+/// The launch that the last cgroup of `chain` is of or in, as far as policy has its identity: where in
+/// the chain it is, and the index of the identity.
+fn launched(
+    compiled: &Compiled,
+    launches: &Launches,
+    chain: &[(u64, Context)],
+) -> Option<(usize, usize)> {
+    chain.iter().enumerate().find_map(|(at, (id, _))| {
+        let launch = launches.find(*id)?;
+        Some((at, compiled.index_of(&launch.identity)?))
     })
 }
 

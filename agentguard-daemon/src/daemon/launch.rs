@@ -173,8 +173,7 @@ impl Daemon {
 
     fn id_of(&self, identity: &str) -> Option<AgentId> {
         let policy = self.in_force.as_ref()?;
-        let mut identities = policy.compiled.identities.iter();
-        let index = identities.position(|found| found.name == identity)?;
+        let index = policy.compiled.index_of(identity)?;
         policy.ids.get(index).copied()
     }
 }

@@ -9,15 +9,12 @@ use std::{
 use agentguard_common::process::{NO_EXEC, ProcessLabel};
 
 use super::{
-    Daemon, labels,
+    Daemon,
     process::scan::{self, FoundProcess},
 };
 use crate::{
     audit::Program,
-    identity::{
-        context::Context,
-        execution::{Execution, Matcher},
-    },
+    identity::execution::{Execution, Matcher},
 };
 
 /// Numbers of execs that began before the programs were loaded: the kernel never counts so far.
@@ -135,22 +132,10 @@ impl Daemon {
             .iter()
             .map(|(place, file)| ((place.device, place.inode), file.facts))
             .collect();
-        let mut of_cgroups: HashMap<u64, u64> = HashMap::new();
-        for (_, execution) in self.executions.iter() {
-            let id = execution.cgroup_id;
-            if selection.cgroup_facts() != 0 && !of_cgroups.contains_key(&id) {
-                let path = self.paths.path(id).map(<[u8]>::to_vec);
-                let chain =
-                    path.map(|path| labels::chain_of(&self.cgroup_root, &mut self.resolver, &path));
-                let contexts: Vec<&Context> =
-                    chain.iter().flatten().map(|(_, context)| context).collect();
-                of_cgroups.insert(id, selection.facts_of(&contexts));
-            }
-        }
+        let of_cgroup = |id| self.places.get(id).map_or(0, |place| place.selected.facts);
         let around = |execution: &Execution| {
             let file = (execution.device, execution.inode);
-            hashed.get(&file).copied().unwrap_or(0)
-                | of_cgroups.get(&execution.cgroup_id).copied().unwrap_or(0)
+            hashed.get(&file).copied().unwrap_or(0) | of_cgroup(execution.cgroup_id)
         };
         let labels: Vec<(u64, ProcessLabel)> = Matcher::new(selection)
             .judge_all(&self.executions, around)

@@ -9,7 +9,7 @@ use super::{
     Daemon,
     clock::{boot_clock, boot_now_ns},
 };
-use crate::audit::{Process, Untrusted};
+use crate::audit::Process;
 
 /// Events taken before others get their turn.
 const BATCH: usize = 512;
@@ -61,9 +61,11 @@ impl Daemon {
     fn process_of(&mut self, event: &AuditEvent) -> Process {
         Process {
             program: self.program(event.exec_id),
-            cgroup: self.paths.path(event.cgroup_id).map(Untrusted::new),
-            // A unit gets a new cgroup each time it starts, and ids of cgroups do not repeat.
-            run: (event.cgroup_id != 0).then(|| format!("cgroup-{}", event.cgroup_id)),
+            place: self
+                .places
+                .get(event.cgroup_id)
+                .map(|place| place.told.clone()),
+            unmet: self.unmet(event),
         }
     }
 

@@ -57,13 +57,7 @@ impl Daemon {
                 Ok(status) => Response::Status(Box::new(status)),
                 Err(error) => failed(&error.to_string()),
             }),
-            Query::Ps => match self.in_force.clone() {
-                Some(policy) => {
-                    let root = self.cgroup_root.clone();
-                    Answer::Work(Work(Box::new(move || status::owners(&policy, &root))))
-                }
-                None => Answer::Response(failed("the policy in force could not be read")),
-            },
+            Query::Ps => self.list_owners(),
             Query::Events(query) => Answer::Events(self.events(&query)),
             Query::Launch(query) => Answer::Response(self.launch(*query)),
             Query::Reload { wait: true } => return self.begin_reload(Some(call.reply)),
@@ -74,6 +68,23 @@ impl Daemon {
         };
         // A client that went away misses its answer.
         drop(call.reply.send(answer));
+    }
+
+    fn list_owners(&mut self) -> Answer {
+        let Some(policy) = self.in_force.clone() else {
+            return Answer::Response(failed("the policy in force could not be read"));
+        };
+        // What was made a moment ago is to be seen.
+        self.follow_cgroups();
+        let root = self.cgroup_root.clone();
+        let cgroups: Vec<_> = self
+            .places
+            .live()
+            .map(|(id, place)| (id, place.clone()))
+            .collect();
+        Answer::Work(Work(Box::new(move || {
+            status::owners(&policy, &root, &cgroups)
+        })))
     }
 
     fn events(&self, query: &EventQuery) -> EventBatch {

@@ -11,11 +11,12 @@ use tokio::{
 use super::{
     Daemon, Signals,
     batch::Batches,
+    conditions::Conditions,
     enrolment::Enrolment,
     generation::{self, SwapError},
     host, lock,
     notify::notify,
-    paths::Paths,
+    places::Places,
     readable::Readable,
     requests::Reload,
 };
@@ -156,7 +157,8 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         trail: Trail::new(host, uuid::Uuid::now_v7()),
         sinks,
         lines: Vec::new(),
-        paths: Paths::default(),
+        places: Places::default(),
+        conditions: Conditions::default(),
         enrolment: Enrolment::default(),
         cgroup_events_lost: 0,
         review_due: None,

@@ -1,20 +1,18 @@
 //! How the daemon is, and whom the cgroups belong to.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use agentguard_common::{audit::Counters, fact::LOGIN, identity::AgentId};
 
-use super::{Daemon, generation::InForce};
+use super::{Daemon, generation::InForce, places::Place};
 use crate::{
     audit::escape::escape,
     control::{
-        Alternative, CgroupOwner, ClassTotal, ErrorKind, IdentityStatus, Response, Status, Totals,
-        Why,
+        Alternative, CgroupOwner, ClassTotal, IdentityStatus, Response, Status, Totals, Why,
     },
     identity::{
         cgroups,
-        context::Context,
-        select::{Ground, Selected, select},
+        select::{Ground, Selected},
     },
     kernel::KernelError,
     policy::compiled::{Class, CompiledIdentity},
@@ -123,65 +121,58 @@ impl From<&Counters> for Totals {
     }
 }
 
-/// Whom the cgroups below `root` belong to that are selected or have processes.
+/// Whom `cgroups` below `root` belong to, those that are selected or have processes.
 #[must_use]
-pub(super) fn owners(policy: &InForce, root: &Path) -> Response {
-    let mut cgroups = Vec::new();
-    // The cgroups from the root down to this one.
-    let mut chain: Vec<Context> = Vec::new();
-    let walked = cgroups::walk(root, &mut |cgroup, directory| {
-        chain.truncate(cgroup.depth);
-        chain.push(Context::of_path(&String::from_utf8_lossy(&cgroup.path)));
-        let refs: Vec<&Context> = chain.iter().collect();
-        let selected = select(&policy.compiled, &refs);
-        let pids = cgroups::processes(directory);
-        let path = escape(&cgroup.path, usize::MAX).text;
-        let own = selected.at + 1 == chain.len() && !matches!(selected.ground, Ground::Nothing);
-        if pids.is_empty() && !own {
-            return;
-        }
-        if let Some(identity) = policy.compiled.identities.get(selected.index) {
-            cgroups.push(CgroupOwner {
-                path,
-                id: cgroup.id,
-                identity: identity.name.clone(),
-                class: identity.class,
-                why: why(&selected, own, &chain),
-                alternatives: alternatives(policy, &selected),
-                pids,
-            });
-        }
-    });
-    cgroups.sort_by(|a, b| a.path.cmp(&b.path));
-    match walked {
-        Ok(()) => Response::Cgroups { cgroups },
-        Err(error) => Response::Error {
-            kind: ErrorKind::Failed,
-            message: format!("the cgroups cannot be read: {error}"),
-        },
-    }
+pub(super) fn owners(policy: &InForce, root: &Path, cgroups: &[(u64, Arc<Place>)]) -> Response {
+    let mut owned: Vec<CgroupOwner> = cgroups
+        .iter()
+        .filter_map(|(id, place)| owner(policy, root, *id, place))
+        .collect();
+    owned.sort_by(|a, b| a.path.cmp(&b.path));
+    Response::Cgroups { cgroups: owned }
 }
 
-fn why(selected: &Selected<'_>, own: bool, chain: &[Context]) -> Why {
-    match selected.ground {
+fn owner(policy: &InForce, root: &Path, id: u64, place: &Place) -> Option<CgroupOwner> {
+    let selected = &place.selected;
+    let pids = cgroups::processes_at(root, &place.path);
+    let own = selected.at == place.depth() && selected.ground != Ground::Nothing;
+    if pids.is_empty() && !own {
+        return None;
+    }
+    let identity = policy.compiled.identities.get(selected.index)?;
+    Some(CgroupOwner {
+        path: escape(&place.path, usize::MAX).text,
+        id,
+        identity: identity.name.clone(),
+        class: identity.class,
+        why: why(policy, place, own),
+        alternatives: alternatives(policy, selected),
+        pids,
+    })
+}
+
+fn why(policy: &InForce, place: &Place, own: bool) -> Why {
+    let inherited = || Why::Inherited {
+        from: escape(place.above(place.selected.at).as_bytes(), usize::MAX).text,
+    };
+    match place.selected.ground {
         Ground::Nothing => Why::Default,
-        // A selector without a cgroup matches here as well as at the root.
-        Ground::Selector(selector) if own || selector.here.is_empty() => Why::Selector {
-            selector: selector.text.clone(),
-            location: selector.location.clone(),
+        Ground::Selector(id) => match policy.compiled.selector(id.identity, id.number) {
+            // A selector without a cgroup matches here as well as at the root.
+            Some(selector) if own || selector.here.is_empty() => Why::Selector {
+                selector: selector.text.clone(),
+                location: selector.location.clone(),
+            },
+            _ => inherited(),
         },
+        Ground::Launch if own => Why::Launch,
         Ground::AgentsSlice if own => Why::AgentsSlice,
         Ground::BuiltIn if own => Why::BuiltIn,
-        Ground::Selector(_) | Ground::AgentsSlice | Ground::BuiltIn => Why::Inherited {
-            from: chain
-                .get(selected.at)
-                .map(|context| context.path.clone())
-                .unwrap_or_default(),
-        },
+        Ground::Launch | Ground::AgentsSlice | Ground::BuiltIn => inherited(),
     }
 }
 
-fn alternatives(policy: &InForce, selected: &Selected<'_>) -> Vec<Alternative> {
+fn alternatives(policy: &InForce, selected: &Selected) -> Vec<Alternative> {
     let selection = &policy.compiled.selection;
     selected
         .choices

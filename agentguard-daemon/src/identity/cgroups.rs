@@ -103,11 +103,23 @@ pub fn find(root: &Path, id: u64) -> io::Result<Option<Vec<u8>>> {
 #[must_use]
 pub fn processes(directory: &OwnedFd) -> Vec<u32> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let Ok(file) = openat(directory, "cgroup.procs", flags, Mode::empty()) else {
-        return Vec::new();
-    };
+    match openat(directory, "cgroup.procs", flags, Mode::empty()) {
+        Ok(file) => parse_pids(file.into()),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Those of the cgroup at `path` below `root`.
+#[must_use]
+pub fn processes_at(root: &Path, path: &[u8]) -> Vec<u32> {
+    let below = path.strip_prefix(b"/").unwrap_or(path);
+    let file = root.join(OsStr::from_bytes(below)).join("cgroup.procs");
+    fs::File::open(file).map_or_else(|_| Vec::new(), parse_pids)
+}
+
+fn parse_pids(mut file: fs::File) -> Vec<u32> {
     let mut text = String::new();
-    match fs::File::from(file).read_to_string(&mut text) {
+    match file.read_to_string(&mut text) {
         Ok(_) => text.lines().filter_map(|line| line.parse().ok()).collect(),
         Err(_) => Vec::new(),
     }

@@ -67,6 +67,19 @@ pub enum Runtime {
     CriO,
 }
 
+impl Runtime {
+    /// As policy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+        }
+    }
+}
+
 /// A container. The strings are what people chose: whoever prints them escapes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
@@ -207,7 +220,8 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|component| !component.is_empty())
 }
 
-fn is_slice(component: &str) -> bool {
+/// Whether a unit is a slice.
+pub(crate) fn is_slice(component: &str) -> bool {
     component.ends_with(".slice")
 }
 

@@ -1,28 +1,54 @@
-//! Who a process is, as the kernel finds it, and why it is nobody else: for people who ask.
+//! Why a process is nobody else, in the words of the policy: for people who ask.
 #![forbid(unsafe_code)]
 
-use agentguard_common::fact::LOGIN;
-
-use super::{
-    context::Context,
-    select::{Ground, candidates, select},
+use agentguard_common::{
+    audit::{FACTS_OF_PROCESS, FACTS_OF_USER},
+    fact::LOGIN,
 };
+
+use super::select::{Ground, Selected, SelectorId};
 use crate::policy::{
-    compiled::{Compiled, Selector},
-    selection::{Choice, Selection},
+    compiled::{Compiled, ConditionalRule, Selector},
+    selection::Selection,
 };
 
 /// What is known of a process besides its cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Process<'a> {
-    /// Its facts; those of cgroups need not be among them.
-    pub facts: u64,
+    /// What holds for it now.
+    pub facts: Known,
+    /// What held as it started its executable: what that made of it, it stays.
+    pub facts_at_exec: u64,
     /// Path of its executable.
     pub executable: &'a [u8],
     /// Path of the script that its executable interprets.
     pub script: Option<&'a [u8]>,
-    /// The identity that it had from an executable before this one, if it is kept.
+    /// The identity that it has from an executable before this one.
     pub inherited: Option<usize>,
+}
+
+/// Facts, and of which it is known whether they hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Those that hold.
+    pub facts: u64,
+    /// Those that were looked at.
+    pub looked_at: u64,
+}
+
+impl Known {
+    /// What an event of the kernel tells: `known` are its `FACTS_*` bits.
+    #[must_use]
+    pub fn of_event(selection: &Selection, facts: u64, known: u8) -> Self {
+        let of_user = selection.user_facts() | LOGIN;
+        let looked_at = match known {
+            0 => 0,
+            FACTS_OF_PROCESS => !of_user,
+            FACTS_OF_USER => of_user,
+            _ => u64::MAX,
+        };
+        Self { facts, looked_at }
+    }
 }
 
 /// Who a process is.
@@ -30,10 +56,6 @@ pub struct Process<'a> {
 pub struct Resolution<'a> {
     /// Index in [`Compiled::identities`], never of a variant.
     pub identity: usize,
-    /// Index of the variant whose rules it has, if their conditions hold.
-    pub variant: Option<usize>,
-    /// Why; nothing where it is inherited from a former executable.
-    pub ground: Option<Ground<'a>>,
     /// Who it would be rather, had all conditions held: the best first.
     pub passed_over: Vec<PassedOver<'a>>,
 }
@@ -49,97 +71,106 @@ pub struct PassedOver<'a> {
     pub failed: Vec<String>,
 }
 
-/// Who `process` in the last cgroup of `chain` is. What `agentguard run` started is known by its label
-/// alone, and not looked at here.
+/// Who `process` in a cgroup is that belongs to whom `selected` says.
 #[must_use]
 pub fn resolve<'a>(
     compiled: &'a Compiled,
-    chain: &[&Context],
+    selected: &Selected,
     process: &Process<'_>,
 ) -> Resolution<'a> {
-    let selected = select(compiled, chain);
-    let facts = process.facts & !compiled.selection.cgroup_facts() | selected.facts;
     let mut passed_over = Vec::new();
-    // What a script is says more than what interprets it.
-    let paths = process.script.into_iter().chain([process.executable]);
-    let by_executable = paths
-        .filter_map(|path| compiled.selection.set_of(path))
-        .flat_map(|set| &set.choices)
-        .find_map(|choice| {
-            let selector = selector_of(compiled, choice)?;
-            consider(compiled, choice.identity, selector, facts, &mut passed_over)
-        });
-    let found = match (by_executable, process.inherited) {
-        (Some((identity, selector)), _) => (identity, Some(Ground::Selector(selector))),
-        (None, Some(identity)) => (identity, None),
-        (None, None) => candidates(compiled, chain)
-            .into_iter()
-            .find_map(|found| {
-                consider(
-                    compiled,
-                    found.identity,
-                    found.selector,
-                    facts,
-                    &mut passed_over,
-                )
-            })
-            .map_or((selected.index, Some(selected.ground)), |(identity, by)| {
-                (identity, Some(Ground::Selector(by)))
-            }),
-    };
-    let (identity, ground) = found;
+    let identity = find(compiled, selected, process, &mut passed_over);
     Resolution {
         identity,
-        variant: variant_of(compiled, identity, facts),
-        ground,
         passed_over,
     }
 }
 
-/// The variant of an identity that is judged where `facts` hold.
-#[must_use]
-pub fn variant_of(compiled: &Compiled, identity: usize, facts: u64) -> Option<usize> {
-    compiled
-        .identities
-        .get(identity)?
-        .variants
-        .iter()
-        .find(|choice| facts & choice.required == choice.required && facts & choice.forbidden == 0)
-        .map(|choice| choice.identity)
-}
-
-/// The selector that a choice stems from.
-#[must_use]
-pub fn selector_of<'a>(compiled: &'a Compiled, choice: &Choice) -> Option<&'a Selector> {
-    compiled
-        .identities
-        .get(choice.identity)?
-        .selectors
-        .get(choice.selector)
-}
-
-fn consider<'a>(
-    compiled: &Compiled,
-    identity: usize,
-    selector: &'a Selector,
-    facts: u64,
+/// The order of precedence, as `identity::resolve` of the kernel programs has it.
+fn find<'a>(
+    compiled: &'a Compiled,
+    selected: &Selected,
+    process: &Process<'_>,
     passed_over: &mut Vec<PassedOver<'a>>,
-) -> Option<(usize, &'a Selector)> {
-    let failed = failed(&compiled.selection, selector, facts);
+) -> usize {
+    if selected.ground == Ground::Launch {
+        return selected.index;
+    }
+    let at_exec = Known {
+        facts: process.facts_at_exec,
+        looked_at: u64::MAX,
+    };
+    // What a script is says more than what interprets it.
+    let by_executable = process
+        .script
+        .into_iter()
+        .chain([process.executable])
+        .filter_map(|path| compiled.selection.set_of(path))
+        .flat_map(|set| &set.choices)
+        .map(|choice| SelectorId {
+            identity: choice.identity,
+            number: choice.selector,
+        })
+        .find(|&id| is_chosen(compiled, id, at_exec, passed_over));
+    by_executable
+        .map(|id| id.identity)
+        .or(process.inherited)
+        .or_else(|| {
+            let mut before = selected.before.iter();
+            before
+                .find(|&&id| is_chosen(compiled, id, process.facts, passed_over))
+                .map(|id| id.identity)
+        })
+        .unwrap_or(selected.index)
+}
+
+/// Whether all conditions of a selector hold; it is passed over otherwise.
+fn is_chosen<'a>(
+    compiled: &'a Compiled,
+    id: SelectorId,
+    known: Known,
+    passed_over: &mut Vec<PassedOver<'a>>,
+) -> bool {
+    let Some(selector) = compiled.selector(id.identity, id.number) else {
+        return false;
+    };
+    let failed = failed(
+        &compiled.selection,
+        selector.required,
+        selector.forbidden,
+        known,
+    );
     if failed.is_empty() {
-        return Some((identity, selector));
+        return true;
     }
     passed_over.push(PassedOver {
-        identity,
+        identity: id.identity,
         selector,
         failed,
     });
-    None
+    false
 }
 
-fn failed(selection: &Selection, selector: &Selector, facts: u64) -> Vec<String> {
-    let lacking = selection.describe(selector.required & !facts);
-    let login = selector.forbidden & facts & LOGIN != 0;
+/// The rules of an identity that do not apply, and the conditions of each that do not hold.
+pub fn unmet_rules(
+    compiled: &Compiled,
+    identity: usize,
+    known: Known,
+) -> impl Iterator<Item = (&ConditionalRule, Vec<String>)> {
+    let rules = compiled
+        .identities
+        .get(identity)
+        .map_or(&[][..], |identity| &identity.conditional);
+    rules.iter().filter_map(move |rule| {
+        let failed = failed(&compiled.selection, rule.required, rule.forbidden, known);
+        (!failed.is_empty()).then_some((rule, failed))
+    })
+}
+
+/// The conditions that are known not to hold.
+fn failed(selection: &Selection, required: u64, forbidden: u64, known: Known) -> Vec<String> {
+    let lacking = selection.describe(required & known.looked_at & !known.facts);
+    let login = forbidden & known.looked_at & known.facts & LOGIN != 0;
     lacking
         .map(str::to_owned)
         .chain(login.then(|| "login = false".to_owned()))

@@ -12,10 +12,12 @@ use crate::policy::{
 };
 
 /// Why a cgroup belongs to an identity.
-#[derive(Clone, Copy, Debug)]
-pub enum Ground<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// `agentguard run` made it.
+    Launch,
     /// A selector of the identity matches.
-    Selector(&'a Selector),
+    Selector(SelectorId),
     /// It is in the slice of the agents, and no identity claims it.
     AgentsSlice,
     /// It is what a built-in identity stands for, and no identity claims it.
@@ -24,27 +26,39 @@ pub enum Ground<'a> {
     Nothing,
 }
 
+/// Which selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectorId {
+    /// Index of its identity in [`Compiled::identities`].
+    pub identity: usize,
+    /// Its index among those of the identity.
+    pub number: usize,
+}
+
 /// Whom a cgroup belongs to.
 #[derive(Clone, Debug)]
-pub struct Selected<'a> {
+pub struct Selected {
     /// Index in [`Compiled::identities`] of who it is where none of `choices` holds.
     pub index: usize,
     /// Rank of that.
     pub rank: Rank,
     /// Why.
-    pub ground: Ground<'a>,
+    pub ground: Ground,
     /// Index in the chain of the cgroup that decided: the last one, or one that it inherits from.
     pub at: usize,
     /// Facts that hold for its processes because they are in it.
     pub facts: u64,
     /// Whom its processes are instead: the first whose conditions hold.
     pub choices: Vec<Choice>,
+    /// The selectors that mean the cgroup and come before that: a condition of each does not hold, or
+    /// is a matter of processes.
+    pub before: Vec<SelectorId>,
     /// Whether there were more choices than a chain in the kernel can have. The least preferred ones
     /// are then left out.
     pub cut: bool,
 }
 
-impl Selected<'_> {
+impl Selected {
     /// Whether a cgroup needs a label of its own below one that is labelled as `above` says.
     #[must_use]
     pub fn differs(&self, above: &Self) -> bool {
@@ -54,41 +68,41 @@ impl Selected<'_> {
 }
 
 /// A selector without executables whose cgroup is in the chain.
-pub(super) struct Candidate<'a> {
-    /// Index of the identity.
-    pub(super) identity: usize,
-    /// Index of the selector in it.
-    pub(super) number: usize,
-    pub(super) selector: &'a Selector,
+struct Candidate<'a> {
+    id: SelectorId,
+    selector: &'a Selector,
     /// Index in the chain of the deepest cgroup that it matches.
-    pub(super) at: usize,
+    at: usize,
 }
 
 /// Whom the last cgroup of `chain` belongs to, and all below it that says nothing else. `chain` begins
 /// with the cgroup root.
 #[must_use]
-pub fn select<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Selected<'a> {
+pub fn select(compiled: &Compiled, chain: &[&Context]) -> Selected {
     let facts = compiled.selection.facts_of(chain);
     let of_cgroup = compiled.selection.cgroup_facts();
     let mut choices: Vec<Choice> = Vec::new();
     let mut found = None;
+    let mut before = Vec::new();
     for candidate in candidates(compiled, chain) {
         let selector = candidate.selector;
         let lacking = selector.required & of_cgroup & !facts;
         if lacking | (selector.forbidden & of_cgroup & facts) != 0 {
+            before.push(candidate.id);
             continue;
         }
         let choice = Choice {
             required: selector.required & !of_cgroup,
             forbidden: selector.forbidden & !of_cgroup,
-            identity: candidate.identity,
+            identity: candidate.id.identity,
             inherit: false,
-            selector: candidate.number,
+            selector: candidate.id.number,
         };
         if choice.required | choice.forbidden == 0 {
             found = Some(candidate);
             break;
         }
+        before.push(candidate.id);
         // Where an earlier one holds whenever this one does, this one is never reached.
         let reached = choices.iter().all(|first| {
             choice.required & first.required != first.required
@@ -100,9 +114,9 @@ pub fn select<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Selected<'a> {
     }
     let (index, rank, ground, at) = match found {
         Some(candidate) => (
-            candidate.identity,
+            candidate.id.identity,
             candidate.selector.rank,
-            Ground::Selector(candidate.selector),
+            Ground::Selector(candidate.id),
             candidate.at,
         ),
         None => fall_back(compiled, chain),
@@ -119,13 +133,14 @@ pub fn select<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Selected<'a> {
         at,
         facts,
         choices,
+        before,
         cut,
     }
 }
 
 /// The selectors whose cgroup is in `chain`, the best first; whether their other conditions hold is
 /// not looked at.
-pub(super) fn candidates<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Vec<Candidate<'a>> {
+fn candidates<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Vec<Candidate<'a>> {
     let agents = agents_slice_in(compiled, chain).unwrap_or(0);
     let mut found = Vec::new();
     for (identity, compiled) in compiled.identities.iter().enumerate() {
@@ -145,8 +160,7 @@ pub(super) fn candidates<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Vec<
                     .map(|at| at + agents)
             };
             found.extend(at.map(|at| Candidate {
-                identity,
-                number,
+                id: SelectorId { identity, number },
                 selector,
                 at,
             }));
@@ -160,7 +174,7 @@ pub(super) fn candidates<'a>(compiled: &'a Compiled, chain: &[&Context]) -> Vec<
         } else {
             candidate.at
         };
-        let place = (candidate.identity, candidate.number);
+        let place = (candidate.id.identity, candidate.id.number);
         (Reverse(selector.rank), Reverse(near), selector.order, place)
     });
     found
@@ -174,7 +188,7 @@ fn matches(selector: &Selector, context: &Context) -> bool {
 }
 
 /// The built-in identity of a cgroup that no selector means: the nearest one decides.
-fn fall_back<'a>(compiled: &Compiled, chain: &[&Context]) -> (usize, Rank, Ground<'a>, usize) {
+fn fall_back(compiled: &Compiled, chain: &[&Context]) -> (usize, Rank, Ground, usize) {
     let agents = agents_slice_in(compiled, chain);
     for (at, context) in chain.iter().enumerate().rev() {
         if agents == Some(at) {

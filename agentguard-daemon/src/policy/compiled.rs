@@ -167,6 +167,8 @@ pub struct CompiledIdentity {
     pub flags: u32,
     /// Its profile; 0 has no rules.
     pub profile: u32,
+    /// Its rules that have conditions.
+    pub conditional: Vec<ConditionalRule>,
     /// Variants of it whose rules have conditions; the first whose conditions hold is judged instead.
     pub variants: Vec<Choice>,
     /// Index of the identity that this is a variant of: the same one, with more rules.
@@ -191,6 +193,17 @@ impl CompiledIdentity {
             traffic_class: self.tags.dscp.map_or(NO_DSCP, |dscp| u32::from(dscp) << 2),
         }
     }
+}
+
+/// A rule that holds under conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConditionalRule {
+    /// Its number: its source is at this index less one of [`Compiled::rule_sources`].
+    pub number: u32,
+    /// All of these facts hold.
+    pub required: u64,
+    /// None of these facts holds.
+    pub forbidden: u64,
 }
 
 /// What packets of an identity carry for firewalls and shapers.
@@ -272,6 +285,19 @@ impl Class {
 }
 
 impl Compiled {
+    /// The identity of this name, built-in ones included.
+    #[must_use]
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        let mut identities = self.identities.iter();
+        identities.position(|identity| identity.name == name)
+    }
+
+    /// A selector.
+    #[must_use]
+    pub fn selector(&self, identity: usize, number: usize) -> Option<&Selector> {
+        self.identities.get(identity)?.selectors.get(number)
+    }
+
     /// The identity that people know `index` by: of a variant, the one that it is a variant of.
     #[must_use]
     pub fn base(&self, index: usize) -> usize {

@@ -161,15 +161,9 @@ impl ContainerCondition {
         let glob = |key: &str, glob: &Option<GlobMatcher>| {
             Some(format!("{key} = {:?}", glob.as_ref()?.glob().glob()))
         };
-        let runtime = self.runtime.map(|runtime| {
-            let name = match runtime {
-                Runtime::Docker => "docker",
-                Runtime::Podman => "podman",
-                Runtime::Containerd => "containerd",
-                Runtime::CriO => "cri-o",
-            };
-            format!("runtime = {name:?}")
-        });
+        let runtime = self
+            .runtime
+            .map(|runtime| format!("runtime = {:?}", runtime.name()));
         let labels: Vec<String> = self
             .labels
             .iter()

@@ -151,6 +151,12 @@ impl Selection {
         self.bits(|condition| condition.is_of_cgroup())
     }
 
+    /// The facts that are a matter of users and groups.
+    #[must_use]
+    pub fn user_facts(&self) -> u64 {
+        self.bits(|condition| matches!(condition, Condition::Users(_) | Condition::Groups(_)))
+    }
+
     /// The facts that hold for the processes of the last cgroup of `chain`. What holds for a cgroup
     /// holds for all below it.
     #[must_use]

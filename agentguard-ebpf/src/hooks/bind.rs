@@ -79,7 +79,7 @@ fn claim_port(context: &SockAddrContext, local: Address) -> i32 {
         remote_port: 0,
     };
     if let Some(tag) = tag {
-        tag.note_task(&found);
+        tag.note_task(active, &found);
         tag.claim(active, caller);
         audit::record(context, active, &judgement, Some(tag), &subject, now_ns);
     } else {

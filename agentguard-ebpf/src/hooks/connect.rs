@@ -100,7 +100,7 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
         return PASS;
     }
     let judgement = Judgement::of_both(active, caller, tag.identity, &connection, now_ns);
-    tag.note_task(&found);
+    tag.note_task(active, &found);
     tag.claim(active, caller);
     mark::caller(context, socket, tag, &active.record(tag.identity));
     tag.origin = Origin::Outbound;

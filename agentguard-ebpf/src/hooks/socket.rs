@@ -49,7 +49,7 @@ fn sock_create(context: SockContext) -> i32 {
         };
     };
     tag.identity = caller;
-    tag.note_task(&found);
+    tag.note_task(active, &found);
     mark::socket(context.sock, &record);
     // SAFETY: the context of the running program.
     let (kind, protocol) = unsafe { ((*context.sock).type_, (*context.sock).protocol) };

@@ -37,7 +37,8 @@ fn record(identity: u32, remote: u32, verdict: Verdict, time_ns: u64) -> Box<Con
         protocol: Protocol::Tcp,
         hook: Hook::Connect,
         rank: Rank::Unit,
-        reserved: [0; 5],
+        facts_known: 0,
+        reserved: [0; 4],
     };
     let actor = Directory::default().actor(1, event.identity);
     let clock = BootClock::new(Timestamp::UNIX_EPOCH);

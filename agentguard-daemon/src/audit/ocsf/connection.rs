@@ -13,13 +13,14 @@ use super::{
     ALLOWED, BLOCKED, DETECTED, FAILURE, Host, INFORMATIONAL, LOW, MEDIUM, NETWORK, SUCCESS, Text,
     limit, policy,
     schema::{
-        Actor, Boundary, Classification, ConnectionInfo, Endpoint, Event, File, FirewallRule, Own,
-        OwnConnection, Process, ProtocolVersion, Session, Status, Traffic, Unmapped, User,
+        Actor, Boundary, Classification, ConnectionInfo, Container, Endpoint, Event, File,
+        FirewallRule, Image, Own, OwnConnection, OwnUnmet, Process, ProtocolVersion, Session,
+        Status, Traffic, Unmapped, User,
     },
 };
 use crate::audit::{
     names,
-    record::{Ancestor, ConnectionRecord, ip_of},
+    record::{self, Ancestor, ConnectionRecord, ip_of},
     words,
 };
 
@@ -86,6 +87,7 @@ pub(super) fn named_actor(actor: &names::Actor, text: &mut Text) -> Actor {
 }
 
 fn actor(record: &ConnectionRecord, text: &mut Text) -> Actor {
+    let place = record.process.place.as_deref();
     let file = record.process.exe().map(|exe| File {
         name: text.of_untrusted(&exe.file_name(), limit::NAME),
         path: text.of_untrusted(exe, limit::PATH),
@@ -98,14 +100,28 @@ fn actor(record: &ConnectionRecord, text: &mut Text) -> Actor {
             pid: record.event.pid,
             name,
             file,
+            container: place
+                .and_then(|place| place.container.as_ref())
+                .map(|found| container(found, text)),
         }),
         user: Some(User {
             uid: record.event.uid.to_string(),
         }),
-        session: (record.process.run.as_ref()).map(|run| Session {
-            uid: text.of(run, limit::HOST),
+        session: place.map(|place| Session {
+            uid: text.of(&place.run, limit::HOST),
         }),
         ..named_actor(&record.actor, text)
+    }
+}
+
+fn container(found: &record::Container, text: &mut Text) -> Container {
+    Container {
+        uid: text.of_untrusted(&found.id, limit::HOST),
+        runtime: found.runtime,
+        name: (found.name.as_ref()).map(|name| text.of_untrusted(name, limit::NAME)),
+        image: (found.image.as_ref()).map(|image| Image {
+            uid: text.of_untrusted(image, limit::TEXT),
+        }),
     }
 }
 
@@ -255,6 +271,7 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
     let mut short = |value: &Option<String>, limit| value.as_ref().map(|it| text.of(it, limit));
     let is_socket = event.kind == EventKind::Socket;
     let program = record.process.program.as_deref();
+    let place = record.process.place.as_deref();
     OwnConnection {
         class: words::of_class(actor.class),
         owner: short(&actor.owner, limit::NAME),
@@ -268,8 +285,10 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
         generation: event.generation,
         rule_source: rule_source(record, text),
         cgroup_id: event.cgroup_id,
-        cgroup: (record.process.cgroup.as_ref())
-            .map(|cgroup| text.of_untrusted(cgroup, limit::PATH)),
+        cgroup: place.map(|place| text.of_untrusted(&place.cgroup, limit::PATH)),
+        unit: place
+            .and_then(|place| place.unit.as_ref())
+            .map(|unit| text.of_untrusted(unit, limit::TEXT)),
         by: words::of_rank(event.rank),
         script: program
             .and_then(|program| program.script.as_ref())
@@ -282,6 +301,15 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
                 .map(|ancestor| of_ancestor(ancestor, text))
                 .collect()
         }),
+        unmet: record
+            .process
+            .unmet
+            .iter()
+            .map(|unmet| OwnUnmet {
+                of: text.of(&unmet.of, limit::SHORT),
+                conditions: text.of(&unmet.conditions.join(", "), limit::TEXT),
+            })
+            .collect(),
         socket_cookie: event.socket_cookie.to_string(),
         socket_type: is_socket.then_some(event.remote_port),
         socket_protocol: is_socket.then_some(event.local_port),

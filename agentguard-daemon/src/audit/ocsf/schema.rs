@@ -87,7 +87,7 @@ pub(super) struct Action {
 pub(super) struct Metadata {
     pub(super) version: &'static str,
     pub(super) product: Product,
-    pub(super) profiles: [&'static str; 2],
+    pub(super) profiles: [&'static str; 3],
     pub(super) uid: String,
     pub(super) sequence: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -143,6 +143,24 @@ pub(super) struct Process {
     pub(super) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<File>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) container: Option<Container>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Container {
+    pub(super) uid: String,
+    pub(super) runtime: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<Image>,
+}
+
+/// An image; it has to have an id, and the name that its maker gave it is all that is known.
+#[derive(Debug, Serialize)]
+pub(super) struct Image {
+    pub(super) uid: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -278,6 +296,8 @@ pub(super) struct OwnConnection {
     pub(super) cgroup_id: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cgroup: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<String>,
     /// What made it this identity.
     pub(super) by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -288,10 +308,19 @@ pub(super) struct OwnConnection {
     pub(super) session_id: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) ancestors: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unmet: Vec<OwnUnmet>,
     /// Text: most JSON readers lose digits of a number this large.
     pub(super) socket_cookie: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) socket_type: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) socket_protocol: Option<u16>,
+}
+
+/// Conditions that did not hold, of an identity that it would be rather, or of a rule.
+#[derive(Debug, Serialize)]
+pub(super) struct OwnUnmet {
+    pub(super) of: String,
+    pub(super) conditions: String,
 }

@@ -1,6 +1,7 @@
 use agentguard_common::fact::ON_HOST;
 
 use super::*;
+use crate::identity::{context::Context, select::select};
 use crate::policy::{HostFacts, Sources, compile, load, source::Source};
 
 const POLICY: &str = r#"
@@ -31,7 +32,7 @@ fn compiled() -> Compiled {
     compile(&policy, &HostFacts::default()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// `identity/variant: who (why not), ...`
+/// `identity/rules (why not): who (why not), ...`
 fn told(path: &str, facts: &[&str], executable: &str, script: Option<&str>) -> String {
     let compiled = compiled();
     let named = |text: &&str| {
@@ -48,21 +49,32 @@ fn told(path: &str, facts: &[&str], executable: &str, script: Option<&str>) -> S
     };
     let chain = Context::chain_of_path(path);
     let chain: Vec<&Context> = chain.iter().collect();
+    let selected = select(&compiled, &chain);
+    let facts = facts.iter().map(named).fold(0, |all, fact| all | fact);
+    let known = Known {
+        facts: facts | selected.facts,
+        looked_at: u64::MAX,
+    };
     let process = Process {
-        facts: facts.iter().map(named).fold(0, |all, fact| all | fact),
+        facts: known,
+        facts_at_exec: known.facts,
         executable: executable.as_bytes(),
         script: script.map(str::as_bytes),
         inherited: None,
     };
-    let found = resolve(&compiled, &chain, &process);
+    let found = resolve(&compiled, &selected, &process);
     let name = |index: usize| compiled.identities[index].name.clone();
-    let variant = found.variant.map(name).unwrap_or_default();
+    let unmet = unmet_rules(&compiled, found.identity, known);
+    let rules: Vec<String> = unmet
+        .map(|(rule, failed)| format!("{} ({})", rule.number, failed.join(", ")))
+        .collect();
     let others: Vec<String> = found
         .passed_over
         .iter()
         .map(|other| format!("{} ({})", name(other.identity), other.failed.join(", ")))
         .collect();
-    format!("{}/{variant}: {}", name(found.identity), others.join("; "))
+    let who = name(found.identity);
+    format!("{who}/{}: {}", rules.join("; "), others.join("; "))
 }
 
 #[test]
@@ -71,11 +83,11 @@ fn who_a_process_is_and_why_nobody_else() {
     for (told, expected) in [
         (
             told("/a.service", &["host", "user = 1000"], agent, None),
-            "agent/: ",
+            "agent/2 (login = true): ",
         ),
         (
             told("/a.service", &["host", "login", "user = 1000"], agent, None),
-            "agent/agent?login = true: ",
+            "agent/: ",
         ),
         (
             told("/a.service", &["user = 1000"], agent, None),
@@ -114,5 +126,26 @@ fn who_a_process_is_and_why_nobody_else() {
         ),
     ] {
         assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_what_was_not_looked_at() {
+    let compiled = compiled();
+    let chain = Context::chain_of_path("/a.service");
+    let chain: Vec<&Context> = chain.iter().collect();
+    let selected = select(&compiled, &chain);
+    for (known, expected) in [
+        (0, 0),
+        (FACTS_OF_PROCESS, 0),
+        (FACTS_OF_PROCESS | FACTS_OF_USER, 1),
+    ] {
+        let facts = Known::of_event(&compiled.selection, selected.facts | LOGIN, known);
+        let process = Process {
+            facts,
+            ..Process::default()
+        };
+        let found = resolve(&compiled, &selected, &process);
+        assert_eq!(found.passed_over.len(), expected, "{known}");
     }
 }

@@ -7,7 +7,7 @@ use agentguard_common::identity::{
 use super::{
     Classes,
     fact::Facts,
-    profile::{Profiles, join, variants_of},
+    profile::{Profiles, conditional, join, variants_of},
 };
 use crate::policy::{
     Effect, Identity, Policy, Tagging,
@@ -48,6 +48,7 @@ pub(super) fn compile(
             selectors,
             flags: flags_of(policy, identity),
             profile: profiles.of(identity, &[]),
+            conditional: conditional(classes, identity),
             variants: Vec::new(),
             variant_of: None,
             tags: tags(policy, identity.class, &identity.tagging),
@@ -73,6 +74,7 @@ pub(super) fn compile(
             variants.push(CompiledIdentity {
                 name: format!("{name}?{}", facts.texts(mask).join("&")),
                 selectors: Vec::new(),
+                conditional: Vec::new(),
                 variants: Vec::new(),
                 variant_of: Some(base),
                 profile: profiles.of(identity, &conditions),
@@ -104,6 +106,7 @@ fn built_in(policy: &Policy, name: &str, class: Class, default: Effect) -> Compi
         selectors: Vec::new(),
         flags: FLAG_PRESENT | FLAG_ENFORCE | flags,
         profile: 0,
+        conditional: Vec::new(),
         variants: Vec::new(),
         variant_of: None,
         tags: tags(policy, class, &Tagging::default()),

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::policy::{
     Identity, Policy,
+    compiled::ConditionalRule,
     diagnostic::{Diagnostic, Diagnostics},
 };
 
@@ -77,6 +78,20 @@ fn conditions_of(classes: &Classes, roles: &[&String]) -> BTreeSet<Mask> {
         .into_iter()
         .map(|rule| rule.condition)
         .filter(|&condition| condition != Mask::default())
+        .collect()
+}
+
+/// The rules of `identity` that have conditions.
+pub(super) fn conditional(classes: &Classes, identity: &Identity) -> Vec<ConditionalRule> {
+    classes
+        .profile(roles_of(identity))
+        .into_iter()
+        .filter(|rule| rule.condition != Mask::default())
+        .map(|rule| ConditionalRule {
+            number: rule.number,
+            required: rule.condition.required,
+            forbidden: rule.condition.forbidden,
+        })
         .collect()
 }
 
