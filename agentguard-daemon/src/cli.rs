@@ -218,6 +218,7 @@ impl Place {
         Ok(ask(&socket, request)?.map(|answer| match answer? {
             Response::Error { kind, message } => Err(match kind {
                 ErrorKind::NotPermitted => Failure::NotPermitted(message),
+                ErrorKind::BadArgument => Failure::Usage(message),
                 ErrorKind::Unavailable | ErrorKind::TooSlow => Failure::Unavailable(message),
                 ErrorKind::BadRequest | ErrorKind::Failed => Failure::Internal(message),
             }),

@@ -124,6 +124,8 @@ pub enum ErrorKind {
     BadRequest,
     /// Not for this user.
     NotPermitted,
+    /// It names what is not there, or is too long.
+    BadArgument,
     /// It took the client too long.
     TooSlow,
     /// There are too many clients, or the daemon is stopping.

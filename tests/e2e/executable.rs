@@ -29,11 +29,7 @@ impl Bench {
     fn new() -> Self {
         let scene = Scene::new();
         let elsewhere = scene.sandbox.cgroup("elsewhere");
-        let programs = scene.sandbox.files().join("programs");
-        fs::create_dir(&programs).expect("make a directory");
-        // The files of a test belong to root alone.
-        fs::set_permissions(scene.sandbox.files(), fs::Permissions::from_mode(0o755))
-            .expect("open the directory");
+        let programs = scene.sandbox.open_directory("programs");
         Self {
             scene,
             elsewhere,

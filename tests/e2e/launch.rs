@@ -1,6 +1,6 @@
 //! `agentguard run`: a command as an identity, for whom policy permits.
 
-use std::{env, fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{env, process::Command};
 
 use agentguard_tests::{
     agent::probe_path, audit, cgroup::Cgroup, daemon::Daemon, judge::Judge, network::ALLOWED_ZONE,
@@ -51,8 +51,7 @@ fn run(daemon: &Daemon, user: u32, identity: &str) -> Command {
 fn open_scene() -> (Scene, Cgroup) {
     let scene = Scene::new();
     let elsewhere = scene.sandbox.cgroup("elsewhere");
-    fs::set_permissions(scene.sandbox.files(), fs::Permissions::from_mode(0o755))
-        .expect("open the directory");
+    scene.sandbox.open_files();
     (scene, elsewhere)
 }
 
@@ -83,6 +82,40 @@ fn a_launched_command_is_the_identity_from_its_start_over_restart_and_reload() {
 }
 
 #[test]
+fn a_launch_wins_over_the_executable_and_over_what_starts_later() {
+    let (scene, elsewhere) = open_scene();
+    let probe = probe_path();
+    // Whoever runs the probe may reach nothing; whom it is launched as may reach the allowed zone.
+    let policy = format!(
+        "{}[roles.none]\n[[roles.none.egress]]\naddresses = [\"192.0.2.1/32\"]\n\
+         [identities.prober]\nclass = \"agent\"\nowner = \"o@example.com\"\n\
+         purpose = \"test\"\nenvironment = \"test\"\nroles = [\"none\"]\n\
+         match = [{{ executable = {probe:?} }}]\n",
+        launcher()
+    );
+    let daemon = Daemon::start(&scene.sandbox, &policy);
+    let place = scene.sandbox.agent(&elsewhere);
+    let mut plain = Command::new(&probe);
+    plain.arg("judge");
+    let mut plain = Judge::from(place.spawn(plain));
+    assert_eq!(scene.refusals(&mut plain), [true, true], "not launched");
+    let mut launched = Judge::from(place.spawn(run(&daemon, NOBODY, "bot")));
+    assert_eq!(scene.refusals(&mut launched), ENFORCED, "launched");
+    daemon.reload(&policy);
+    assert_eq!(scene.refusals(&mut launched), ENFORCED, "after a reload");
+    let owners = daemon.cli(&["ps", "--json"]);
+    let owners: serde_json::Value = serde_json::from_slice(&owners.stdout).expect("ps prints JSON");
+    let owner = owners
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|owner| owner["why"]["by"] == "launch")
+        .expect("ps tells of the launch");
+    assert_eq!(owner["identity"], "bot");
+    assert_eq!(owner["pids"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn whom_no_launcher_names_gets_nothing() {
     let (scene, elsewhere) = open_scene();
     let daemon = Daemon::start(&scene.sandbox, &launcher());
@@ -94,7 +127,7 @@ fn whom_no_launcher_names_gets_nothing() {
     ] {
         let mut child = place.spawn(run(&daemon, user, identity));
         let status = child.wait().expect("it ends");
-        let expected = if user == 0 { 70 } else { 77 };
+        let expected = if user == 0 { 64 } else { 77 };
         assert_eq!(status.code(), Some(expected), "user {user} as {identity}");
     }
 }

@@ -1,6 +1,7 @@
 //! One binary for all end-to-end tests.
 
 mod closed;
+mod conditions;
 mod control;
 mod demo;
 mod executable;

@@ -1,6 +1,10 @@
 //! One test's own piece of the machine: cgroups, network, files.
 
-use std::path::Path;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -61,10 +65,33 @@ impl Sandbox {
         }
     }
 
-    /// A directory of its own.
+    /// A directory of its own, for root alone.
     #[must_use]
     pub fn files(&self) -> &Path {
         self.files.path()
+    }
+
+    /// Lets every user into that directory.
+    ///
+    /// # Panics
+    ///
+    /// If the machine refuses.
+    pub fn open_files(&self) {
+        fs::set_permissions(self.files(), fs::Permissions::from_mode(0o755))
+            .expect("open a directory");
+    }
+
+    /// A new directory in it that every user may enter.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    #[must_use]
+    pub fn open_directory(&self, name: &str) -> PathBuf {
+        self.open_files();
+        let path = self.files().join(name);
+        fs::create_dir(&path).expect("make a directory");
+        path
     }
 }
 

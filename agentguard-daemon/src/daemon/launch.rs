@@ -37,6 +37,13 @@ impl Refusal {
         }
     }
 
+    fn bad_argument(message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::BadArgument,
+            message: message.into(),
+        }
+    }
+
     fn failed(message: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Failed,
@@ -93,13 +100,13 @@ impl Daemon {
             .as_ref()
             .is_some_and(|reason| reason.len() > MAX_REASON)
         {
-            return Err(Refusal::failed(format!(
+            return Err(Refusal::bad_argument(format!(
                 "the reason is longer than {MAX_REASON} bytes"
             )));
         }
         let id = self
             .id_of(identity)
-            .ok_or_else(|| Refusal::failed(format!("policy has no identity `{identity}`")))?;
+            .ok_or_else(|| Refusal::bad_argument(format!("policy has no identity `{identity}`")))?;
         let slice = slice_path(&policy.compiled.agents_slice);
         let path = format!("{slice}/agentguard-run-{}.scope", uuid::Uuid::now_v7());
         let directory = self.directory(&path);
