@@ -41,6 +41,9 @@ pub struct Placement {
     pub cgroup_root: PathBuf,
     /// A directory of a bpffs; one is mounted there if there is none.
     pub bpffs: PathBuf,
+    /// Whether to go on without programs that cannot be attached, as long as packets that leave are
+    /// judged.
+    pub allow_degraded: bool,
 }
 
 /// The loaded programs and their maps.
@@ -114,6 +117,8 @@ pub struct Loaded {
     pub cgroups: CgroupRing,
     /// Processes that start programs.
     pub processes: ProcessRing,
+    /// Programs that are not attached, and why.
+    pub left_out: Vec<(String, KernelError)>,
 }
 
 /// What an enrolment scan did.
@@ -141,15 +146,16 @@ impl Kernel {
         let (mut ebpf, btf) = attach::load(&pins)?;
         let (maps, rings) = Maps::take(&mut ebpf)?;
         let generation = maps.generation()?;
-        let programs = attach::attach_all(&mut ebpf, &btf, &placement.cgroup_root, &pins)?;
+        let attached = attach::attach_all(&mut ebpf, &btf, placement, &pins)?;
         Ok(Loaded {
             kernel: Self {
                 ebpf,
                 maps,
                 pins,
                 generation,
-                programs,
+                programs: attached.names,
             },
+            left_out: attached.left_out,
             audit: rings.audit,
             cgroups: rings.cgroups,
             processes: rings.processes,

@@ -178,7 +178,7 @@ fn resolve(
         found.rank = Rank::Executable;
         choices = NO_CHOICE;
     }
-    let mut note_user = |found: &mut Found| {
+    let note_user = |found: &mut Found| {
         found.facts |= user().facts(active);
         found.facts_known |= FACTS_OF_USER;
     };

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentguard_tests::{daemon::Daemon, sandbox::Sandbox};
+use agentguard_tests::{daemon::Daemon, foreign::Exclusive, network::Zone, sandbox::Sandbox};
 use nix::{
     mount::{MsFlags, mount},
     sys::signal::Signal,
 };
 
-use crate::scene::{ENFORCED, Scene, policy};
+use crate::scene::{ENFORCED, Scene, policy, spec};
 
 /// What the daemon ends with where its settings are wrong, as `--help` says.
 const BAD_SETTINGS: i32 = 78;
@@ -199,6 +199,60 @@ fn a_kernel_without_its_types_is_refused_in_any_case() {
     let detached = daemon.cli(&["detach"]);
     assert_eq!(detached.stdout, b"nothing was pinned\n");
     assert_eq!(scene.refusals(&mut scene.judge()), [false, false]);
+}
+
+#[test]
+fn a_hook_that_is_occupied_is_an_error_or_else_reported_and_packets_are_judged_without_it() {
+    let scene = Scene::new();
+    let occupant = Exclusive::connect4(scene.sandbox.cgroups.top());
+    let mut daemon = Daemon::prepare(&scene.sandbox, &policy(""));
+    let refused = daemon.cli(&["daemon"]);
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(70), "{said}");
+    for wanted in [
+        "`connect4`",
+        "somebody else's program",
+        "bpftool cgroup tree",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} in {said}");
+    }
+    // What was attached before the error is for `detach` to remove.
+    assert!(daemon.cli(&["detach"]).status.success());
+
+    let file = daemon.settings_file();
+    let settings = fs::read_to_string(&file).expect("they were written");
+    fs::write(&file, format!("allow-degraded = true\n{settings}")).expect("write the settings");
+    daemon.restart();
+    let status = daemon.status();
+    let degraded = status["degraded"].as_array().expect("a list");
+    assert_eq!(degraded.len(), 1, "{degraded:?}");
+    let line = degraded[0].as_str().expect("text");
+    assert!(line.starts_with("- `connect4` is not attached: "), "{line}");
+    let programs = status["programs"].to_string();
+    assert!(
+        !programs.contains("connect4") && programs.contains("connect6"),
+        "{programs}"
+    );
+    // The call passes, its packets do not.
+    let denied = spec(scene.target(Zone::Denied), false);
+    drop(scene.sandbox.agent(&scene.cgroup).run(&denied));
+    assert!(!scene.marker_arrived(&denied));
+    let allowed = spec(scene.target(Zone::Allowed), false);
+    drop(scene.sandbox.agent(&scene.cgroup).run(&allowed));
+    assert!(scene.marker_arrived(&allowed));
+    let mut judge = scene.judge();
+    assert_eq!(
+        scene.refusals(&mut judge),
+        [false, false],
+        "nobody asks at `connect`"
+    );
+
+    // Once the hook is free, a restart takes it.
+    drop(occupant);
+    daemon.stop();
+    daemon.restart();
+    assert_eq!(daemon.status()["degraded"], serde_json::json!([]));
+    assert_eq!(scene.refusals(&mut judge), ENFORCED);
 }
 
 fn wait_for(mut holds: impl FnMut() -> bool) {

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod audit;
 pub mod cgroup;
 pub mod daemon;
+pub mod foreign;
 pub mod judge;
 pub mod network;
 pub mod probe;

@@ -3,7 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Place};
-use crate::daemon::start::{StartError, start};
+use crate::daemon::start::{StartError, start, with_causes};
 
 pub(super) fn run(place: &Place) -> Result<(), Failure> {
     let settings = place.settings()?;
@@ -25,17 +25,7 @@ pub(super) fn run(place: &Place) -> Result<(), Failure> {
 }
 
 fn failure(error: &StartError) -> Failure {
-    // The causes tell what the kernel said.
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        let next = source.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = source.source();
-    }
+    let text = with_causes(error);
     match error {
         StartError::AlreadyRuns(_) => Failure::Unavailable(text),
         StartError::Unsupported { .. } | StartError::Policy(_) => Failure::Settings(text),

@@ -35,6 +35,7 @@ impl Detach {
             cgroup_root: host::cgroup_root(&settings)
                 .map_err(|error| Failure::Settings(error.to_string()))?,
             bpffs: settings.bpffs,
+            allow_degraded: settings.allow_degraded,
         };
         let removed =
             Kernel::detach(&placement).map_err(|error| Failure::Internal(error.to_string()))?;

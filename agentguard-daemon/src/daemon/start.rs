@@ -1,6 +1,6 @@
 //! From settings to a daemon that serves: attach, load, label, be ready.
 
-use std::{io, path::PathBuf, time::Instant};
+use std::{error::Error, io, path::PathBuf, time::Instant};
 
 use jiff::Timestamp;
 use tokio::{
@@ -98,7 +98,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
             settings.state_dir.display()
         )))?
         .ok_or_else(|| StartError::AlreadyRuns(settings.state_dir.clone()))?;
-    let degraded = check_support(settings.allow_degraded)?;
+    let mut degraded = check_support(settings.allow_degraded)?;
     let cgroup_root = host::cgroup_root(&settings).map_err(failed("cgroup root"))?;
     let hierarchy = host::hierarchy(&cgroup_root)
         .map_err(failed(format!("cgroup root {}", cgroup_root.display())))?;
@@ -111,13 +111,23 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let placement = Placement {
         cgroup_root: cgroup_root.clone(),
         bpffs: settings.bpffs.clone(),
+        allow_degraded: settings.allow_degraded,
     };
     let Loaded {
         kernel,
         audit,
         cgroups,
         processes,
+        left_out,
     } = Kernel::load(&placement)?;
+    degraded.extend(
+        left_out
+            .iter()
+            .map(|(name, error)| format!("- `{name}` is not attached: {}", with_causes(error))),
+    );
+    for line in &degraded {
+        tracing::error!("degraded {line}");
+    }
     if kernel.generation() > 0 && !registry.is_continued() {
         return Err(StartError::RegistryGone(registry_path));
     }
@@ -245,10 +255,23 @@ fn check_support(allow_degraded: bool) -> Result<Vec<String>, StartError> {
             missing,
         });
     }
-    for line in &missing {
-        tracing::error!("degraded {line}");
-    }
     Ok(missing)
+}
+
+/// An error with what led to it, down to what the kernel said.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let next = source.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = source.source();
+    }
+    text
 }
 
 /// Without any in the settings, standard output.

@@ -8,11 +8,12 @@ use aya::{
         CgroupAttachMode, Program, ProgramError, ProgramFd,
         links::{FdLink, LinkError},
     },
-    sys::{BpfHelper, is_helper_supported},
+    sys::{BpfHelper, SyscallError, is_helper_supported},
 };
 
 use super::{
-    KernelError, btf::Types, link::PinnedLink, maps, object::OBJECT, pins::Pins, place::FilePlace,
+    KernelError, Placement, btf::Types, link::PinnedLink, maps, object::OBJECT, pins::Pins,
+    place::FilePlace,
 };
 
 /// The program that tags sockets opened before; run on demand, not attached.
@@ -20,6 +21,9 @@ pub(super) const ENROL: &str = "enrol";
 
 /// The program that labels processes for a new generation; run on demand, not attached.
 pub(super) const RELABEL: &str = "relabel";
+
+/// The program without which nothing is enforced.
+const AUTHORITY: &str = "egress";
 
 /// Tracepoints whose work goes on without a daemon.
 const LABELLING: [&str; 3] = [
@@ -160,33 +164,51 @@ pub(super) fn load(pins: &Pins) -> Result<(Ebpf, Btf), KernelError> {
     Ok((ebpf, btf))
 }
 
-/// Attaches every program: the cgroup programs to `cgroup_root` and the tracepoints that label
+/// What was attached.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    /// Names of the programs.
+    pub(super) names: Vec<String>,
+    /// Names of those that were not, and why.
+    pub(super) left_out: Vec<(String, KernelError)>,
+}
+
+/// Attaches every program: the cgroup programs to the cgroup root and the tracepoints that label
 /// processes, all pinned; the other tracepoints for as long as the daemon lives, since nobody else reads
-/// what they say. Returns the names of the attached.
+/// what they say.
 ///
 /// # Errors
 ///
-/// If a program does not load, or cannot be attached or pinned. Those attached before stay.
+/// If a program does not load, or cannot be attached or pinned. Those attached before stay. Where the
+/// placement allows less, only the authority over packets that leave has to be attached.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
     btf: &Btf,
-    cgroup_root: &Path,
+    placement: &Placement,
     pins: &Pins,
-) -> Result<Vec<String>, KernelError> {
-    let root = File::open(cgroup_root).map_err(|source| KernelError::File {
-        path: cgroup_root.into(),
+) -> Result<Attached, KernelError> {
+    let path = &placement.cgroup_root;
+    let root = File::open(path).map_err(|source| KernelError::File {
+        path: path.clone(),
         source,
     })?;
+    let mut attached = Attached::default();
     let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     names.sort();
     for name in &names {
         let Some(program) = ebpf.program_mut(name) else {
             continue;
         };
-        attach(name, program, btf, &root, pins)?;
+        match attach(name, program, btf, &root, pins) {
+            Ok(()) if name == ENROL || name == RELABEL => {}
+            Ok(()) => attached.names.push(name.clone()),
+            Err(error) if placement.allow_degraded && name != AUTHORITY => {
+                attached.left_out.push((name.clone(), error));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    names.retain(|name| name != ENROL && name != RELABEL);
-    Ok(names)
+    Ok(attached)
 }
 
 #[expect(
@@ -245,7 +267,14 @@ fn attach(
             .replace_program(program.as_fd())
             .map_err(link("replacing its program"));
     }
-    let fresh = attach_to_cgroup(program, root).map_err(failed)?;
+    let fresh = attach_to_cgroup(program, root).map_err(|source| match &source {
+        ProgramError::SyscallError(SyscallError { io_error, .. })
+            if io_error.raw_os_error() == Some(nix::libc::EPERM) =>
+        {
+            KernelError::Occupied { name: name.into() }
+        }
+        _ => failed(source),
+    })?;
     pin(name, fresh, pins)
 }
 

@@ -33,6 +33,16 @@ pub enum KernelError {
         /// Why.
         source: aya::programs::ProgramError,
     },
+    /// One program cannot be attached beside what is there.
+    #[error(
+        "program `{name}`: somebody else's program has this hook for itself, on the cgroup root or \
+         above it; `bpftool cgroup tree` shows whose: let it be attached with the flag `multi`, or \
+         remove it"
+    )]
+    Occupied {
+        /// Its name.
+        name: String,
+    },
     /// A map is missing in the object.
     #[error("map `{name}` not found")]
     NoMap {
