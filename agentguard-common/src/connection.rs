@@ -121,6 +121,7 @@ impl Protocol {
 
 /// What a verdict is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Connection {
     /// Who opened it.
     pub direction: Direction,
@@ -134,3 +135,6 @@ pub struct Connection {
     /// Port at this end, host byte order; 0 if not bound yet.
     pub local_port: u16,
 }
+
+// Without padding: the kernel programs hand it to functions that may read every byte of it.
+const _: () = assert!(size_of::<Connection>() == 22);

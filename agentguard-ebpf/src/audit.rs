@@ -11,9 +11,8 @@ use agentguard_common::{
 };
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RINGBUF_HDR_SZ},
     btf_maps::{PerCpuArray, RingBuf},
-    helpers::generated::{bpf_get_socket_cookie, bpf_ringbuf_query},
+    helpers::generated::bpf_get_socket_cookie,
     macros::btf_map,
 };
 
@@ -206,24 +205,6 @@ fn write(
             (*event).duration_ns = 0;
         }
     }
-    entry.submit(wake_up());
-}
-
-/// Whether the daemon is to be woken for the record that this program has reserved.
-///
-/// The kernel does so by itself for a record that the daemon waits for. While the daemon lets a batch
-/// gather it must be told that the ring fills: once, as it becomes half full. Several CPUs may
-/// reserve at the same time, so that none sees just half: hence a range.
-#[inline(always)]
-fn wake_up() -> u64 {
-    const HALF: u64 = AUDIT_RING_BYTES as u64 / 2;
-    const RANGE: u64 = 16 * (size_of::<AuditEvent>() as u64 + BPF_RINGBUF_HDR_SZ as u64);
-    let ring = core::ptr::from_ref(&AUDIT_EVENTS).cast_mut().cast();
-    // SAFETY: the helper takes any ring.
-    let held = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
-    if held.wrapping_sub(HALF) < RANGE {
-        BPF_RB_FORCE_WAKEUP.into()
-    } else {
-        0
-    }
+    // The kernel wakes a daemon that waits, and no other: see `daemon/batch.rs`.
+    entry.submit(0);
 }

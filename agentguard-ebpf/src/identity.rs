@@ -38,12 +38,13 @@ pub struct Found {
     pub identity: AgentId,
     /// [`Rank`] of what decided.
     pub rank: Rank,
+    /// Which of `facts` were looked at: `FACTS_*` bits of the audit event.
+    pub facts_known: u8,
+    pub reserved: [u8; 2],
     /// The exec that it runs, or [`NO_EXEC`].
     pub exec_id: u64,
-    /// The facts that were looked at.
+    /// The facts that hold.
     pub facts: u64,
-    /// Which were: `FACTS_*` bits of the audit event.
-    pub facts_known: u8,
 }
 
 /// The label of one cgroup, without its ancestors.
@@ -74,9 +75,10 @@ pub fn of_current(active: Active) -> Found {
     let mut found = Found {
         identity: AgentId::UNKNOWN,
         rank: Rank::Default,
+        facts_known: 0,
+        reserved: [0; 2],
         exec_id: NO_EXEC,
         facts: 0,
-        facts_known: 0,
     };
     identify(active.generation, &raw mut found);
     found
@@ -154,9 +156,10 @@ fn resolve(
     let mut found = Found {
         identity: label.identity,
         rank: rank_of(label.rank),
+        facts_known: FACTS_OF_PROCESS,
+        reserved: [0; 2],
         exec_id: NO_EXEC,
         facts: label.facts,
-        facts_known: FACTS_OF_PROCESS,
     };
     let mut by_executable = AgentId::NONE;
     if let Some(process) = process {

@@ -3,7 +3,8 @@
 use agentguard_common::{
     connection::Connection,
     identity::{AgentId, FLAG_RESTRICTED, IdentityRecord},
-    verdict::{Decision, Verdict, decide},
+    policy::NO_RULE,
+    verdict::{Decision, Reason, Verdict, decide},
 };
 
 use crate::policy::Active;
@@ -23,11 +24,11 @@ impl Judgement {
     /// Judges `connection` for one identity.
     #[inline(always)]
     pub fn of(active: Active, identity: AgentId, connection: &Connection, now_ns: u64) -> Self {
-        let record = active.record(identity);
+        let word = judge(active.generation, identity.0, connection, now_ns);
         Self {
             identity,
-            record,
-            decision: decide(&active, &record, connection, now_ns),
+            record: active.record(identity),
+            decision: unpack(word),
         }
     }
 
@@ -72,5 +73,46 @@ impl Judgement {
             Verdict::Allow | Verdict::WouldDeny => true,
             Verdict::Deny => false,
         }
+    }
+}
+
+/// The shared decision, packed into one word.
+///
+/// A global function, as `identity::identify`: what follows a verdict, with its event and its counters,
+/// is looked at once for all the ways that lead to one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge(
+    generation: u64,
+    identity: u32,
+    connection: *const Connection,
+    now_ns: u64,
+) -> u64 {
+    let active = Active { generation };
+    let record = active.record(AgentId(identity));
+    // SAFETY: it is null or points to a whole one. The verifier does not know that nobody passes null.
+    let decision = match unsafe { connection.as_ref() } {
+        Some(connection) => decide(&active, &record, connection, now_ns),
+        None => Decision::refuse(&record, Reason::NoRule, NO_RULE),
+    };
+    u64::from(decision.rule) | (decision.verdict as u64) << 32 | (decision.reason as u64) << 40
+}
+
+/// What [`judge`] has packed.
+#[inline(always)]
+const fn unpack(word: u64) -> Decision {
+    Decision {
+        verdict: match (word >> 32) as u8 {
+            0 => Verdict::Allow,
+            2 => Verdict::WouldDeny,
+            _ => Verdict::Deny,
+        },
+        reason: match (word >> 40) as u8 {
+            0 => Reason::Rule,
+            2 => Reason::Unrestricted,
+            3 => Reason::Expired,
+            _ => Reason::NoRule,
+        },
+        rule: word as u32,
     }
 }

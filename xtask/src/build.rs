@@ -71,6 +71,8 @@ pub(crate) fn on_kernel_crate<'a>(
     let rustflags = [
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
+        // Without it LLVM calls functions that set and copy small pieces of memory byte by byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
         &format!("--cfg=bpf_target_arch=\"{ARCH}\""),
     ];
     Ok(cargo

@@ -1,14 +1,14 @@
 //! When to empty the audit ring: at once after a quiet time, else in batches.
 //!
-//! The kernel wakes the reader for an event that finds the ring empty, and for one that fills it up to
-//! half (`agentguard-ebpf/src/audit.rs`). A reader that empties the ring at once makes the next event
-//! find it empty again, and every event then costs the task that caused it a wake-up. So after one
-//! emptying the next waits [`PAUSE`], unless the ring fills.
+//! The kernel wakes the reader for an event that finds the ring empty. A reader that empties the ring
+//! at once makes the next event find it empty again, and every event then costs the task that caused it
+//! a wake-up. So after one emptying the next waits [`PAUSE`]: what the ring holds is then a burst of over a
+//! million events a second, more than are read in that time anyway.
 
 use std::time::{Duration, Instant};
 
 /// Most that an event waits in the ring while its reader is idle.
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// When the ring was emptied last, and when it is to be again.
 #[derive(Debug, Default)]
@@ -21,14 +21,8 @@ impl Batches {
     /// The kernel has woken the reader. Returns whether to read at once; otherwise it is due soon.
     pub(super) fn woken(&mut self, now: Instant) -> bool {
         let rest = self.rest_until.filter(|&rest| rest > now);
-        match rest {
-            // Twice in one pause: the ring fills.
-            Some(rest) if self.due.is_none() => {
-                self.due = Some(rest);
-                false
-            }
-            Some(_) | None => true,
-        }
+        self.due = self.due.or(rest);
+        rest.is_none()
     }
 
     /// The ring was read, up to its end or not.
@@ -61,15 +55,6 @@ mod tests {
         batches.read(now + PAUSE, true);
         assert_eq!(batches.due(), None);
         assert!(batches.woken(now + PAUSE * 2));
-    }
-
-    #[test]
-    fn a_ring_that_fills_is_read_before_its_time() {
-        let mut batches = Batches::default();
-        let now = Instant::now();
-        batches.read(now, true);
-        assert!(!batches.woken(now + MOMENT));
-        assert!(batches.woken(now + MOMENT * 2));
     }
 
     #[test]
