@@ -180,7 +180,7 @@ fn write(
             (*event).cgroup_id = tag.cgroup_id;
             (*event).pid = tag.pid;
             (*event).uid = tag.uid;
-            (*event).comm = tag.comm;
+            (&raw mut (*event).comm).cast::<[u64; 2]>().write(tag.comm);
         } else {
             (*event).exec_id = NO_EXEC;
             (*event).facts = 0;

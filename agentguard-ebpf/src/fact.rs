@@ -7,7 +7,6 @@ use agentguard_common::{
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, HashMap},
-    helpers::{bpf_get_current_uid_gid, generated::bpf_get_current_task},
     macros::btf_map,
 };
 
@@ -36,16 +35,13 @@ pub struct User {
 }
 
 impl User {
-    /// Of the running task: its real user and group.
+    /// A user for whom no selector holds.
     #[inline(always)]
-    pub fn of_current() -> Self {
-        let both = bpf_get_current_uid_gid();
-        // SAFETY: takes no argument and has no precondition.
-        let task = unsafe { bpf_get_current_task() } as *const u8;
+    pub const fn nobody(login_uid: u32) -> Self {
         Self {
-            uid: both as u32,
-            gid: (both >> 32) as u32,
-            login_uid: read_at(task, &layout::TASK_LOGIN_UID),
+            uid: u32::MAX,
+            gid: u32::MAX,
+            login_uid,
         }
     }
 

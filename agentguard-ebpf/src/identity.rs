@@ -12,8 +12,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_NO_PREALLOC},
     btf_maps::HashMap,
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
-        bpf_skb_cgroup_id,
+        bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
     },
     macros::btf_map,
 };
@@ -23,6 +22,7 @@ use crate::{
     layout::{self, read_at},
     policy::Active,
     process,
+    task::Task,
 };
 
 /// Cgroup → identity, for both slots. Only the daemon writes it: the idle slot at a reload, the
@@ -45,6 +45,10 @@ pub struct Found {
     pub exec_id: u64,
     /// The facts that hold.
     pub facts: u64,
+    /// Its cgroup, process and user, where it is the running task.
+    pub cgroup_id: u64,
+    pub pid: u32,
+    pub uid: u32,
 }
 
 /// The label of one cgroup, without its ancestors.
@@ -58,11 +62,9 @@ pub fn label_of(active: Active, cgroup_id: u64) -> Option<Label> {
     unsafe { CGROUPS.get(key) }.copied()
 }
 
-/// The label of the running task's cgroup.
+/// The label of the running task's cgroup, `own`.
 #[inline(always)]
-fn label_of_current(active: Active) -> Label {
-    // SAFETY: takes no argument and has no precondition.
-    let own = unsafe { bpf_get_current_cgroup_id() };
+fn label_of_current(active: Active, own: u64) -> Label {
     nearest(active, own, |level| {
         // SAFETY: any level may be asked for.
         unsafe { bpf_get_current_ancestor_cgroup_id(level) }
@@ -79,6 +81,9 @@ pub fn of_current(active: Active) -> Found {
         reserved: [0; 2],
         exec_id: NO_EXEC,
         facts: 0,
+        cgroup_id: 0,
+        pid: 0,
+        uid: 0,
     };
     identify(active.generation, &raw mut found);
     found
@@ -97,14 +102,22 @@ extern "C" fn identify(generation: u64, found: *mut Found) -> u32 {
         return 0;
     }
     let active = Active { generation };
+    let task = Task::current();
+    let (cgroup_id, pid, user) = (task.cgroup_id(), task.pid(), task.user());
+    let resolved = resolve(
+        active,
+        &label_of_current(active, cgroup_id),
+        process::label_of(pid),
+        || user,
+    );
     // SAFETY: it points to a whole one.
     unsafe {
-        *found = resolve(
-            active,
-            &label_of_current(active),
-            process::label_of_current(),
-            User::of_current,
-        );
+        *found = Found {
+            cgroup_id,
+            pid,
+            uid: user.uid,
+            ..resolved
+        };
     }
     0
 }
@@ -113,7 +126,7 @@ extern "C" fn identify(generation: u64, found: *mut Found) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn cgroup_facts(generation: u64) -> u64 {
-    label_of_current(Active { generation }).facts
+    label_of_current(Active { generation }, Task::current().cgroup_id()).facts
 }
 
 /// See [`cgroup_facts`].
@@ -160,6 +173,9 @@ fn resolve(
         reserved: [0; 2],
         exec_id: NO_EXEC,
         facts: label.facts,
+        cgroup_id: 0,
+        pid: 0,
+        uid: 0,
     };
     let mut by_executable = AgentId::NONE;
     if let Some(process) = process {

@@ -56,6 +56,17 @@ pub unsafe fn pointer_at(base: *const u8, offset: &Global<u64>) -> *const u8 {
     unsafe { *base.add(offset.load() as usize).cast::<*const u8>() }
 }
 
+/// The number at `offset` below `base`.
+///
+/// # Safety
+///
+/// As [`pointer_at`].
+#[inline(always)]
+pub unsafe fn number_at<T: Number>(base: *const u8, offset: &Global<u64>) -> T {
+    // SAFETY: the verifier checks the access against the type in the kernel's BTF.
+    unsafe { *base.add(offset.load() as usize).cast::<T>() }
+}
+
 macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         $(
@@ -71,6 +82,8 @@ offsets! {
     TASK_TGID;
     /// `task_struct.real_parent`.
     TASK_PARENT;
+    /// `task_struct.comm`.
+    TASK_COMM;
     /// `task_struct.loginuid`.
     TASK_LOGIN_UID;
     /// `task_struct.sessionid`.

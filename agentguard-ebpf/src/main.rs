@@ -35,6 +35,7 @@ mod policy;
 mod process;
 mod storage;
 mod tag;
+mod task;
 mod verdict;
 
 #[panic_handler]

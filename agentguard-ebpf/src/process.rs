@@ -8,7 +8,6 @@ use agentguard_common::{
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, HashMap},
-    helpers::bpf_get_current_pid_tgid,
     macros::btf_map,
 };
 
@@ -46,12 +45,6 @@ const EVENTS_LOST: u32 = 2;
 pub fn label_of<'a>(pid: u32) -> Option<&'a ProcessLabel> {
     // SAFETY: an exec replaces the value whole; `relabel` writes single aligned words of it.
     unsafe { PROCESSES.get(pid) }
-}
-
-/// The label of the running process.
-#[inline(always)]
-pub fn label_of_current<'a>() -> Option<&'a ProcessLabel> {
-    label_of((bpf_get_current_pid_tgid() >> 32) as u32)
 }
 
 /// Labels a process.

@@ -8,13 +8,9 @@ use agentguard_common::{
     identity::{AgentId, FLAG_RESTRICTED},
     verdict::{Reason, Verdict},
 };
-use aya_ebpf::{
-    helpers::generated::bpf_get_current_cgroup_id,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid},
-    macros::btf_map,
-};
+use aya_ebpf::macros::btf_map;
 
-use crate::{atomic, identity::Found, policy::Active, storage::SocketStorage};
+use crate::{atomic, identity::Found, policy::Active, storage::SocketStorage, task::Task};
 
 /// Socket → tag. Only the programs write it.
 #[btf_map]
@@ -88,7 +84,7 @@ pub struct Tag {
     pub cgroup_id: u64,
     pub pid: u32,
     pub uid: u32,
-    pub comm: [u8; 16],
+    pub comm: [u64; 2],
     /// Traffic class that was set, plus one; 0 for none.
     pub traffic_class: u32,
     pub rank: Rank,
@@ -135,13 +131,10 @@ impl Tag {
         self.facts_generation = active.generation;
         self.facts_known = caller.facts_known;
         self.rank = caller.rank;
-        self.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        self.uid = bpf_get_current_uid_gid() as u32;
-        // SAFETY: takes no argument and has no precondition.
-        self.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-        if let Ok(comm) = bpf_get_current_comm() {
-            self.comm = comm;
-        }
+        self.pid = caller.pid;
+        self.uid = caller.uid;
+        self.cgroup_id = caller.cgroup_id;
+        self.comm = Task::current().comm();
     }
 }
 

@@ -66,6 +66,7 @@ impl Layout {
             ),
             ("TASK_TGID", find("task_struct", &["tgid"])?),
             ("TASK_PARENT", find("task_struct", &["real_parent"])?),
+            ("TASK_COMM", find("task_struct", &["comm"])?),
             ("TASK_LOGIN_UID", find("task_struct", &["loginuid"])?),
             ("TASK_SESSION_ID", find("task_struct", &["sessionid"])?),
             ("TASK_CRED", find("task_struct", &["real_cred"])?),

@@ -27,6 +27,7 @@ use crate::{
     path::{self, bounded},
     policy::{self, Active},
     process,
+    task::Task,
 };
 
 /// Execs on their way to the daemon, the only reader.
@@ -83,7 +84,7 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
     let former = process::label_of(pid);
     let parent = process::label_of(parent_pid);
     let former_exec_id = former.map_or(NO_EXEC, |label| label.exec_id);
-    let user = User::of_current();
+    let user = Task::current().user();
     let inode = follow(file, &layout::FILE_INODE);
     let mut label = ProcessLabel {
         exec_id: process::next_exec_id(),
