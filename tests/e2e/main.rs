@@ -2,6 +2,7 @@
 
 mod closed;
 mod control;
+mod crowd;
 mod demo;
 mod executable;
 mod kernel_oracle;

@@ -1,5 +1,7 @@
 //! A small program that tries one route out of its cgroup and says how each call ended.
 
+mod children;
+mod crowd;
 mod failure;
 mod judge;
 mod origin;
@@ -60,6 +62,17 @@ fn main() -> ExitCode {
         ["ask", target] => {
             let target = target.parse().expect("the storm gives an address");
             ExitCode::from(u8::from(storm::ask(target)))
+        }
+        ["crowd", rounds, here, there, first, second] => {
+            let rounds = rounds.parse().expect("the harness gives a number");
+            let targets = [first, second].map(|target| target.parse().expect("an address"));
+            let (here, there) = (Path::new(here), Path::new(there));
+            crowd::run(rounds, here, there, targets).expect("children can be made");
+            ExitCode::SUCCESS
+        }
+        ["answer", first, second] => {
+            let targets = [first, second].map(|target| target.parse().expect("an address"));
+            ExitCode::from(crowd::answer(targets))
         }
         _ => ExitCode::FAILURE,
     }
