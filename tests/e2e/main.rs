@@ -1,5 +1,6 @@
 //! One binary for all end-to-end tests.
 
+mod churn;
 mod closed;
 mod control;
 mod crowd;
@@ -13,6 +14,7 @@ mod mark;
 mod metrics;
 mod names;
 mod open;
+mod pids;
 mod routes;
 mod scene;
 mod settings;

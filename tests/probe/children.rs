@@ -29,10 +29,16 @@ impl Program {
         Ok(Self(words?))
     }
 
-    /// Becomes it.
+    /// Becomes it in a child.
     fn exec(&self) -> u8 {
+        drop(self.replace());
+        BROKEN
+    }
+
+    /// Becomes it; returns only why it could not.
+    pub(crate) fn replace(&self) -> io::Error {
         match execv(&self.0[0], &self.0) {
-            Err(_) => BROKEN,
+            Err(errno) => errno.into(),
         }
     }
 }
@@ -146,6 +152,19 @@ pub(crate) fn clone_child(
     pid: Option<i32>,
     work: impl FnOnce() -> u8,
 ) -> io::Result<u8> {
+    match clone3(cgroup, pid)? {
+        0 => end(work()),
+        child => exit_code(Pid::from_raw(child)),
+    }
+}
+
+/// A child by the number `pid` that nobody waits for. Returns twice; whether this is the child.
+pub(crate) fn clone_alone(pid: i32) -> io::Result<bool> {
+    Ok(clone3(None, Some(pid))? == 0)
+}
+
+/// Returns twice, in the child with 0.
+fn clone3(cgroup: Option<&File>, pid: Option<i32>) -> io::Result<i32> {
     const CLONE_INTO_CGROUP: u64 = 1 << 33;
     // SAFETY: plain numbers, for which zero is a value.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -158,8 +177,8 @@ pub(crate) fn clone_child(
         arguments.set_tid = ptr::from_ref(pid) as u64;
         arguments.set_tid_size = 1;
     }
-    // SAFETY: without a stack of its own the child has a copy of this one; this process has one thread,
-    // and the child ends without returning.
+    // SAFETY: without a stack of its own the child has a copy of this one, and this process has one
+    // thread.
     let result = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -167,13 +186,10 @@ pub(crate) fn clone_child(
             size_of_val(&arguments),
         )
     };
-    match result {
-        0 => end(work()),
-        -1 => Err(io::Error::last_os_error()),
-        child => exit_code(Pid::from_raw(
-            i32::try_from(child).map_err(io::Error::other)?,
-        )),
+    if result < 0 {
+        return Err(io::Error::last_os_error());
     }
+    i32::try_from(result).map_err(io::Error::other)
 }
 
 /// As [`clone_child`], into a cgroup and becoming a program there.

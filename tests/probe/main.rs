@@ -6,6 +6,7 @@ mod failure;
 mod judge;
 mod origin;
 mod packet;
+mod pids;
 mod proxy;
 mod routes;
 mod storm;
@@ -73,6 +74,25 @@ fn main() -> ExitCode {
         ["answer", first, second] => {
             let targets = [first, second].map(|target| target.parse().expect("an address"));
             ExitCode::from(crowd::answer(targets))
+        }
+        ["fight", count, first, ledger, mark, target] => {
+            let [count, mark] = [count, mark].map(|text| text.parse().expect("a number"));
+            let first = first.parse().expect("a process id");
+            let target = target.parse().expect("an address");
+            let mark = u8::try_from(mark).expect("a byte");
+            pids::fight(count, first, Path::new(ledger), mark, target).expect("ids become free");
+            ExitCode::SUCCESS
+        }
+        ["relay", path, target] => {
+            let target = target.parse().expect("an address");
+            pids::relay(Path::new(path), target).expect("the program is there");
+            ExitCode::SUCCESS
+        }
+        ["chain", low, high, target] => {
+            let [low, high] = [low, high].map(|pid| pid.parse().expect("a process id"));
+            let target = target.parse().expect("an address");
+            pids::chain(low, high, target).expect("children can be made");
+            ExitCode::SUCCESS
         }
         _ => ExitCode::FAILURE,
     }

@@ -147,7 +147,7 @@ impl Daemon {
             }
             Err(error) => return Err(error.into()),
         }
-        self.paths.replace(paths);
+        self.take_paths(paths);
         self.note(AuditRecord::PolicyLoaded(PolicyLoaded {
             time: now,
             generation: number,

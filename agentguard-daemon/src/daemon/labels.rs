@@ -112,11 +112,20 @@ impl Daemon {
                 if let Err(error) = self.kernel.replace_labels(&labels) {
                     tracing::error!(%error, "cgroups got no label");
                 }
-                self.paths.replace(paths);
+                self.take_paths(paths);
             }
             Err(error) => tracing::error!(%error, "the cgroups cannot be read"),
         }
         self.enrolment.want();
+    }
+
+    /// Takes in which cgroups are there. Others may have been removed while nobody was told.
+    pub(super) fn take_paths(&mut self, paths: HashMap<u64, Box<[u8]>>) {
+        if let Err(error) = self.kernel.keep_labels(|id| paths.contains_key(&id)) {
+            tracing::warn!(%error, "removed cgroups keep their labels");
+        }
+        self.resolver.keep(|id| paths.contains_key(&id));
+        self.paths.replace(paths);
     }
 
     /// Takes in what others have told of a cgroup.

@@ -58,6 +58,9 @@ fn sched_process_fork(context: BtfTracePointContext) -> i32 {
         && let Some(label) = process::label_of(from)
     {
         process::set_label(to, label);
+        // A walk that hands out labels may have passed the child's place before it had one, and come to
+        // its parent only later.
+        process::relabel(to);
     }
     0
 }
