@@ -278,13 +278,20 @@ impl Kernel {
         self.maps.selection.forget_process(pid)
     }
 
-    /// Gives running processes what `labels` says of their execs, in the generation in force. A process
-    /// that starts another program meanwhile keeps what that gives it.
+    /// Gives running processes what `labels` says of their execs, in the generation in force. What was
+    /// said of other execs is kept if `is_more`.
     ///
     /// # Errors
     ///
     /// If the walk cannot be made.
-    pub fn relabel(&mut self, labels: &[(u64, ProcessLabel)]) -> Result<(), KernelError> {
+    pub fn relabel(
+        &mut self,
+        labels: &[(u64, ProcessLabel)],
+        is_more: bool,
+    ) -> Result<(), KernelError> {
+        if !is_more {
+            self.maps.selection.clear_relabels()?;
+        }
         self.maps.selection.write_relabels(labels)?;
         // A child that is forked meanwhile takes its own from there.
         self.walk(attach::RELABEL)

@@ -6,10 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use agentguard_common::process::{NO_EXEC, ProcessLabel};
+use agentguard_common::{
+    identity::AgentId,
+    process::{NO_EXEC, ProcessLabel},
+};
 
 use super::{
-    Daemon, labels,
+    Daemon,
+    generation::InForce,
+    labels,
     process::scan::{self, FoundProcess},
 };
 use crate::{
@@ -26,26 +31,39 @@ const FIRST_FOUND: u64 = 1 << 63;
 /// Passes over /proc, each of which can find children of processes that had no label yet.
 const MAX_PASSES: u32 = 8;
 
+/// Rounds in which programs are judged that were started while policy came into force.
+const MAX_ROUNDS: u32 = 32;
+
 impl Daemon {
     /// Takes in what the kernel tells of processes, until it has nothing more to tell.
     pub(super) fn follow_processes(&mut self) {
-        while let Some(event) = self.process_ring.next() {
-            match event {
-                Ok(event) => {
-                    let execution = Execution::of_event(&event);
-                    self.executions.insert(event.exec_id, execution);
-                }
-                Err(error) => tracing::error!(%error, "a report of a process is lost"),
-            }
-        }
+        self.take_processes();
         if self.executions.is_full() {
             self.forget_processes();
         }
     }
 
+    /// The execs that the kernel tells of, and whom it has made of each.
+    fn take_processes(&mut self) -> Vec<(u64, AgentId)> {
+        let mut taken = Vec::new();
+        while let Some(event) = self.process_ring.next() {
+            match event {
+                Ok(event) => {
+                    let execution = Execution::of_event(&event);
+                    self.executions.insert(event.exec_id, execution);
+                    taken.push((event.exec_id, event.identity));
+                }
+                Err(error) => tracing::error!(%error, "a report of a process is lost"),
+            }
+        }
+        taken
+    }
+
     fn forget_processes(&mut self) {
         match self.kernel.processes() {
             Ok(processes) => {
+                // What a process came from is known by its last exec, which may just have been told.
+                self.take_processes();
                 let running = processes.iter().map(|(_, label)| label.exec_id);
                 self.executions.forget(running);
             }
@@ -129,36 +147,82 @@ impl Daemon {
         let Some(policy) = self.in_force.clone() else {
             return;
         };
+        let matcher = Matcher::new(&policy.compiled.selection);
+        let mut judged = HashMap::new();
+        let known = self.executions.iter();
+        let mut next: Vec<(u64, AgentId)> = known.map(|(id, _)| (id, AgentId::NONE)).collect();
+        for round in 0..MAX_ROUNDS {
+            let ids = || next.iter().map(|(id, _)| *id);
+            let around = self.facts_around(&policy, ids());
+            let around = |execution: &Execution| around.of(execution);
+            matcher.judge_more(&self.executions, ids(), &mut judged, around);
+            let labels: Vec<(u64, ProcessLabel)> = ids()
+                .filter_map(|id| {
+                    let label = judged.get(&id)?.label(id, policy.generation, &policy.ids);
+                    Some((id, label))
+                })
+                .collect();
+            if let Err(error) = self.kernel.relabel(&labels, round > 0) {
+                tracing::error!(%error, "running processes keep what the former policy made of them");
+                return;
+            }
+            // A program that was started before its process was looked at has taken over what a former
+            // policy made of that. So may have what it started, until the kernel has made of all new ones
+            // what they should be.
+            let labels: HashMap<u64, ProcessLabel> = labels.into_iter().collect();
+            let is_right = |(id, identity): &(u64, AgentId)| {
+                labels
+                    .get(id)
+                    .is_none_or(|label| label.identity == *identity)
+            };
+            if round > 0 && next.iter().all(is_right) {
+                return;
+            }
+            next = self.take_processes();
+        }
+        tracing::warn!("programs start faster than they are judged anew");
+    }
+
+    /// Facts of the files and cgroups of these execs.
+    fn facts_around(&mut self, policy: &InForce, ids: impl Iterator<Item = u64>) -> Around {
         let selection = &policy.compiled.selection;
-        let hashed: HashMap<(u32, u64), u64> = policy
-            .hashed
-            .iter()
-            .map(|(place, file)| ((place.device, place.inode), file.facts))
-            .collect();
-        let mut of_cgroups: HashMap<u64, u64> = HashMap::new();
-        for (_, execution) in self.executions.iter() {
+        let files = policy.hashed.iter();
+        let mut around = Around {
+            files: files
+                .map(|(place, file)| ((place.device, place.inode), file.facts))
+                .collect(),
+            cgroups: HashMap::new(),
+        };
+        if selection.cgroup_facts() == 0 {
+            return around;
+        }
+        for execution in ids.filter_map(|id| self.executions.get(id)) {
             let id = execution.cgroup_id;
-            if selection.cgroup_facts() != 0 && !of_cgroups.contains_key(&id) {
+            if !around.cgroups.contains_key(&id) {
                 let path = self.paths.path(id).map(<[u8]>::to_vec);
                 let chain =
                     path.map(|path| labels::chain_of(&self.cgroup_root, &mut self.resolver, &path));
                 let contexts: Vec<&Context> =
                     chain.iter().flatten().map(|(_, context)| context).collect();
-                of_cgroups.insert(id, selection.facts_of(&contexts));
+                around.cgroups.insert(id, selection.facts_of(&contexts));
             }
         }
-        let around = |execution: &Execution| {
-            let file = (execution.device, execution.inode);
-            hashed.get(&file).copied().unwrap_or(0)
-                | of_cgroups.get(&execution.cgroup_id).copied().unwrap_or(0)
-        };
-        let labels: Vec<(u64, ProcessLabel)> = Matcher::new(selection)
-            .judge_all(&self.executions, around)
-            .into_iter()
-            .map(|(id, judged)| (id, judged.label(id, policy.generation, &policy.ids)))
-            .collect();
-        if let Err(error) = self.kernel.relabel(&labels) {
-            tracing::error!(%error, "running processes keep what the former policy made of them");
-        }
+        around
+    }
+}
+
+/// Facts of what execs do not carry themselves.
+struct Around {
+    /// Of files, by device and inode.
+    files: HashMap<(u32, u64), u64>,
+    /// Of cgroups.
+    cgroups: HashMap<u64, u64>,
+}
+
+impl Around {
+    fn of(&self, execution: &Execution) -> u64 {
+        let file = (execution.device, execution.inode);
+        let file = self.files.get(&file).copied().unwrap_or(0);
+        file | self.cgroups.get(&execution.cgroup_id).copied().unwrap_or(0)
     }
 }

@@ -260,8 +260,21 @@ impl<'a> Matcher<'a> {
         executions: &Executions,
         around: impl Fn(&Execution) -> u64,
     ) -> HashMap<u64, Judged> {
-        let mut judged: HashMap<u64, Judged> = HashMap::new();
-        for (id, _) in executions.iter() {
+        let mut judged = HashMap::new();
+        let all = executions.iter().map(|(id, _)| id);
+        self.judge_more(executions, all, &mut judged, around);
+        judged
+    }
+
+    /// As [`Self::judge_all`], of these execs alone, and of those that they depend on.
+    pub fn judge_more(
+        &self,
+        executions: &Executions,
+        ids: impl IntoIterator<Item = u64>,
+        judged: &mut HashMap<u64, Judged>,
+        around: impl Fn(&Execution) -> u64,
+    ) {
+        for id in ids {
             // What it depends on comes first; a chain is as long as a process has started programs.
             let mut chain = vec![id];
             while let Some(execution) = chain.last().and_then(|&id| executions.get(id)) {
@@ -288,7 +301,6 @@ impl<'a> Matcher<'a> {
                 }
             }
         }
-        judged
     }
 
     /// Judges one exec, as `sched_process_exec` of the kernel programs does.
