@@ -85,7 +85,6 @@ fn a_stranger_with_the_process_id_of_an_agent_is_a_stranger() {
         let numbers: Vec<u32> = numbers.map(|number| number.expect("a number")).collect();
         <[u32; 2]>::try_from(numbers).expect("it prints two numbers")
     });
-    println!("{agent:?} {stranger:?}");
     assert_eq!([agent[0], stranger[0]], [CHILDREN, 0]);
     let [by_agent, by_stranger] = [agent[1], stranger[1]];
     assert!(by_agent > 1_000 && by_stranger > 1_000, "ids changed hands");

@@ -204,10 +204,13 @@ pub(crate) fn end(code: u8) -> ! {
 }
 
 fn exit_code(child: Pid) -> io::Result<u8> {
-    match waitpid(child, None)? {
-        WaitStatus::Exited(_, code) => code_of(Some(code), &code),
-        status => code_of(None, &status),
-    }
+    let status = waitpid(child, None)?;
+    let code = if let WaitStatus::Exited(_, code) = status {
+        Some(code)
+    } else {
+        None
+    };
+    code_of(code, &status)
 }
 
 fn code_of(code: Option<i32>, status: &impl std::fmt::Debug) -> io::Result<u8> {

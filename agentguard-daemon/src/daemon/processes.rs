@@ -197,15 +197,17 @@ impl Daemon {
             return around;
         }
         for execution in ids.filter_map(|id| self.executions.get(id)) {
-            let id = execution.cgroup_id;
-            if !around.cgroups.contains_key(&id) {
-                let path = self.paths.path(id).map(<[u8]>::to_vec);
-                let chain =
-                    path.map(|path| labels::chain_of(&self.cgroup_root, &mut self.resolver, &path));
-                let contexts: Vec<&Context> =
-                    chain.iter().flatten().map(|(_, context)| context).collect();
-                around.cgroups.insert(id, selection.facts_of(&contexts));
-            }
+            around
+                .cgroups
+                .entry(execution.cgroup_id)
+                .or_insert_with_key(|&id| {
+                    let path = self.paths.path(id).map(<[u8]>::to_vec);
+                    let chain = path
+                        .map(|path| labels::chain_of(&self.cgroup_root, &mut self.resolver, &path));
+                    let contexts: Vec<&Context> =
+                        chain.iter().flatten().map(|(_, context)| context).collect();
+                    selection.facts_of(&contexts)
+                });
         }
         around
     }
