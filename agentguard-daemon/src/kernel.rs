@@ -208,6 +208,15 @@ impl Kernel {
         self.maps.unlabel(cgroup_id)
     }
 
+    /// Forgets, in both slots, the cgroups that are not there any more.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn keep_labels(&mut self, is_there: impl Fn(u64) -> bool) -> Result<(), KernelError> {
+        self.maps.keep_labels(is_there)
+    }
+
     /// Gives every open socket the tag of the identity that its holder has now, unless its tag is
     /// restricted already. Takes a walk over all descriptors of all tasks.
     ///
@@ -275,16 +284,22 @@ impl Kernel {
         self.maps.selection.forget_process(pid)
     }
 
-    /// Gives running processes what `labels` says of their execs, in the generation in force. A process
-    /// that starts another program meanwhile keeps what that gives it.
+    /// Gives running processes what `labels` says of their execs, in the generation in force. What was
+    /// said of other execs is kept if `is_more`.
     ///
     /// # Errors
     ///
     /// If the walk cannot be made.
-    pub fn relabel(&mut self, labels: &[(u64, ProcessLabel)]) -> Result<(), KernelError> {
+    pub fn relabel(
+        &mut self,
+        labels: &[(u64, ProcessLabel)],
+        is_more: bool,
+    ) -> Result<(), KernelError> {
+        if !is_more {
+            self.maps.selection.clear_relabels()?;
+        }
         self.maps.selection.write_relabels(labels)?;
-        // A child forked during a walk may copy the old label behind its back: the second finds it.
-        self.walk(attach::RELABEL)?;
+        // A child that is forked meanwhile takes its own from there.
         self.walk(attach::RELABEL)
     }
 

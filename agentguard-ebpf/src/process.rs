@@ -63,7 +63,9 @@ pub fn forget(pid: u32) {
     }
 }
 
-/// Gives a process what the daemon found for its exec, if that is newer than what it has.
+/// Gives a process what the daemon found for its exec, unless that is older than what it has. Of the same
+/// generation it is the better word: the process may have taken over what its parent, or it before, had
+/// from an older one.
 #[inline(always)]
 pub fn relabel(pid: u32) {
     let Some(label) = PROCESSES.get_ptr_mut(pid) else {
@@ -75,7 +77,7 @@ pub fn relabel(pid: u32) {
         let Some(found) = RELABELS.get((*label).exec_id) else {
             return;
         };
-        if found.generation <= (*label).generation {
+        if found.generation < (*label).generation {
             return;
         }
         (*label).identity = found.identity;

@@ -1,8 +1,10 @@
 //! One binary for all end-to-end tests.
 
+mod churn;
 mod closed;
 mod conditions;
 mod control;
+mod crowd;
 mod demo;
 mod executable;
 mod kernel_oracle;
@@ -13,6 +15,7 @@ mod mark;
 mod metrics;
 mod names;
 mod open;
+mod pids;
 mod routes;
 mod scene;
 mod settings;

@@ -149,6 +149,12 @@ impl Judge {
         Self::from(agent.spawn(command))
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// What the kernel says to each question: `errno`, or 0.
     ///
     /// # Panics

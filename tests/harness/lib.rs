@@ -3,10 +3,12 @@
 pub mod agent;
 pub mod audit;
 pub mod cgroup;
+pub mod crowd;
 pub mod daemon;
 pub mod foreign;
 pub mod judge;
 pub mod network;
+pub mod pinned;
 pub mod probe;
 pub mod requirements;
 pub mod sandbox;

@@ -1,9 +1,12 @@
 //! A small program that tries one route out of its cgroup and says how each call ended.
 
+mod children;
+mod crowd;
 mod failure;
 mod judge;
 mod origin;
 mod packet;
+mod pids;
 mod proxy;
 mod routes;
 mod storm;
@@ -60,6 +63,36 @@ fn main() -> ExitCode {
         ["ask", target] => {
             let target = target.parse().expect("the storm gives an address");
             ExitCode::from(u8::from(storm::ask(target)))
+        }
+        ["crowd", rounds, here, there, first, second] => {
+            let rounds = rounds.parse().expect("the harness gives a number");
+            let targets = [first, second].map(|target| target.parse().expect("an address"));
+            let (here, there) = (Path::new(here), Path::new(there));
+            crowd::run(rounds, here, there, targets).expect("children can be made");
+            ExitCode::SUCCESS
+        }
+        ["answer", first, second] => {
+            let targets = [first, second].map(|target| target.parse().expect("an address"));
+            ExitCode::from(crowd::answer(targets))
+        }
+        ["fight", count, first, ledger, mark, target] => {
+            let [count, mark] = [count, mark].map(|text| text.parse().expect("a number"));
+            let first = first.parse().expect("a process id");
+            let target = target.parse().expect("an address");
+            let mark = u8::try_from(mark).expect("a byte");
+            pids::fight(count, first, Path::new(ledger), mark, target).expect("ids become free");
+            ExitCode::SUCCESS
+        }
+        ["relay", path, target] => {
+            let target = target.parse().expect("an address");
+            pids::relay(Path::new(path), target).expect("the program is there");
+            ExitCode::SUCCESS
+        }
+        ["chain", low, high, target] => {
+            let [low, high] = [low, high].map(|pid| pid.parse().expect("a process id"));
+            let target = target.parse().expect("an address");
+            pids::chain(low, high, target).expect("children can be made");
+            ExitCode::SUCCESS
         }
         _ => ExitCode::FAILURE,
     }

@@ -155,8 +155,7 @@ impl Daemon {
             }
             Err(error) => return Err(error.into()),
         }
-        self.places.replace(places);
-        self.conditions.forget();
+        self.take_places(places);
         self.note(AuditRecord::PolicyLoaded(PolicyLoaded {
             time: now,
             generation: number,

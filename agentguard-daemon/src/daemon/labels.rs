@@ -102,12 +102,21 @@ impl Daemon {
                 if let Err(error) = self.kernel.replace_labels(&labels) {
                     tracing::error!(%error, "cgroups got no label");
                 }
-                self.places.replace(places);
-                self.conditions.forget();
+                self.take_places(places);
             }
             Err(error) => tracing::error!(%error, "the cgroups cannot be read"),
         }
         self.enrolment.want();
+    }
+
+    /// Takes in which cgroups are there. Others may have been removed while nobody was told.
+    pub(super) fn take_places(&mut self, places: HashMap<u64, Arc<Place>>) {
+        if let Err(error) = self.kernel.keep_labels(|id| places.contains_key(&id)) {
+            tracing::warn!(%error, "removed cgroups keep their labels");
+        }
+        self.resolver.keep(|id| places.contains_key(&id));
+        self.places.replace(places);
+        self.conditions.forget();
     }
 
     /// Takes in what others have told of a cgroup.

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use agentguard_common::process::{NO_EXEC, ProcessLabel};
+use agentguard_common::{
+    identity::AgentId,
+    process::{NO_EXEC, ProcessLabel},
+};
 
 use super::{
     Daemon,
@@ -23,28 +26,50 @@ const FIRST_FOUND: u64 = 1 << 63;
 /// Passes over /proc, each of which can find children of processes that had no label yet.
 const MAX_PASSES: u32 = 8;
 
+/// Rounds in which programs are judged that were started while policy came into force.
+const MAX_ROUNDS: u32 = 32;
+
 impl Daemon {
     /// Takes in what the kernel tells of processes, until it has nothing more to tell.
     pub(super) fn follow_processes(&mut self) {
-        while let Some(event) = self.process_ring.next() {
-            match event {
-                Ok(event) => {
-                    let execution = Execution::of_event(&event);
-                    self.executions.insert(event.exec_id, execution);
-                }
-                Err(error) => tracing::error!(%error, "a report of a process is lost"),
-            }
-        }
+        self.take_processes();
         if self.executions.is_full() {
             self.forget_processes();
         }
     }
 
+    /// The execs that the kernel tells of, and whom it has made of each.
+    fn take_processes(&mut self) -> Vec<(u64, AgentId)> {
+        let mut taken = Vec::new();
+        while let Some(event) = self.process_ring.next() {
+            match event {
+                Ok(event) => {
+                    let execution = Execution::of_event(&event);
+                    self.executions.insert(event.exec_id, execution);
+                    taken.push((event.exec_id, event.identity));
+                }
+                Err(error) => tracing::error!(%error, "a report of a process is lost"),
+            }
+        }
+        taken
+    }
+
     fn forget_processes(&mut self) {
         match self.kernel.processes() {
             Ok(processes) => {
+                // What a process came from is known by its last exec, which may just have been told.
+                self.take_processes();
                 let running = processes.iter().map(|(_, label)| label.exec_id);
-                self.executions.forget(running);
+                let policy = self.in_force.clone();
+                let decides = |execution: &Execution| {
+                    policy.as_ref().is_some_and(|policy| {
+                        let paths = [&execution.script, &execution.path].into_iter().flatten();
+                        let mut sets =
+                            paths.filter_map(|path| policy.compiled.selection.set_of(path));
+                        sets.any(|set| !set.choices.is_empty())
+                    })
+                };
+                self.executions.forget(running, decides);
             }
             Err(error) => tracing::error!(%error, "the processes cannot be read"),
         }
@@ -126,24 +151,47 @@ impl Daemon {
         let Some(policy) = self.in_force.clone() else {
             return;
         };
-        let selection = &policy.compiled.selection;
+        let matcher = Matcher::new(&policy.compiled.selection);
         let hashed: HashMap<(u32, u64), u64> = policy
             .hashed
             .iter()
             .map(|(place, file)| ((place.device, place.inode), file.facts))
             .collect();
-        let of_cgroup = |id| self.places.get(id).map_or(0, |place| place.selected.facts);
-        let around = |execution: &Execution| {
-            let file = (execution.device, execution.inode);
-            hashed.get(&file).copied().unwrap_or(0) | of_cgroup(execution.cgroup_id)
-        };
-        let labels: Vec<(u64, ProcessLabel)> = Matcher::new(selection)
-            .judge_all(&self.executions, around)
-            .into_iter()
-            .map(|(id, judged)| (id, judged.label(id, policy.generation, &policy.ids)))
-            .collect();
-        if let Err(error) = self.kernel.relabel(&labels) {
-            tracing::error!(%error, "running processes keep what the former policy made of them");
+        let mut judged = HashMap::new();
+        let known = self.executions.iter();
+        let mut next: Vec<(u64, AgentId)> = known.map(|(id, _)| (id, AgentId::NONE)).collect();
+        for round in 0..MAX_ROUNDS {
+            let ids = || next.iter().map(|(id, _)| *id);
+            let of_cgroup = |id| self.places.get(id).map_or(0, |place| place.selected.facts);
+            let around = |execution: &Execution| {
+                let file = (execution.device, execution.inode);
+                hashed.get(&file).copied().unwrap_or(0) | of_cgroup(execution.cgroup_id)
+            };
+            matcher.judge_more(&self.executions, ids(), &mut judged, around);
+            let labels: Vec<(u64, ProcessLabel)> = ids()
+                .filter_map(|id| {
+                    let label = judged.get(&id)?.label(id, policy.generation, &policy.ids);
+                    Some((id, label))
+                })
+                .collect();
+            if let Err(error) = self.kernel.relabel(&labels, round > 0) {
+                tracing::error!(%error, "running processes keep what the former policy made of them");
+                return;
+            }
+            // A program that was started before its process was looked at has taken over what a former
+            // policy made of that. So may have what it started, until the kernel has made of all new ones
+            // what they should be.
+            let labels: HashMap<u64, ProcessLabel> = labels.into_iter().collect();
+            let is_right = |(id, identity): &(u64, AgentId)| {
+                labels
+                    .get(id)
+                    .is_none_or(|label| label.identity == *identity)
+            };
+            if round > 0 && next.iter().all(is_right) {
+                return;
+            }
+            next = self.take_processes();
         }
+        tracing::warn!("programs start faster than they are judged anew");
     }
 }

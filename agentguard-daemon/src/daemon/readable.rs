@@ -44,8 +44,12 @@ impl<R: AsFd> Readable<R> {
         }
     }
 
-    /// Takes one; finding none means waiting for the next readiness.
-    fn take<T>(&mut self, take: impl FnOnce(&mut R) -> Option<T>) -> Option<T> {
+    /// Takes one; finding none means waiting for the next readiness. One that came since the last
+    /// readiness is found too: the runtime learns of it only once the loop waits again.
+    fn take<T>(&mut self, take: impl Fn(&mut R) -> Option<T>) -> Option<T> {
+        if let Some(taken) = take(&mut self.0.get_mut().0) {
+            return Some(taken);
+        }
         self.0
             .try_io_mut(Interest::READABLE, |ring| {
                 take(&mut ring.0).ok_or_else(|| io::ErrorKind::WouldBlock.into())

@@ -27,6 +27,9 @@ const KEPT_ENDED: usize = 4_096;
 /// Ancestors that a record tells of.
 pub const MAX_ANCESTORS: usize = 8;
 
+/// Programs that a process ran before, of which a later policy may make something else.
+const MAX_FORMERS: usize = 64;
+
 /// One run of one executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -94,11 +97,23 @@ pub fn set(id: u32) -> Option<u32> {
 }
 
 /// The execs by their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Executions {
     known: BTreeMap<u64, Execution>,
     /// Those that records have told of, as they tell.
     told: HashMap<u64, Arc<Program>>,
+    /// Above so many it is time to forget.
+    full_at: usize,
+}
+
+impl Default for Executions {
+    fn default() -> Self {
+        Self {
+            known: BTreeMap::new(),
+            told: HashMap::new(),
+            full_at: KEPT,
+        }
+    }
 }
 
 impl Executions {
@@ -126,15 +141,9 @@ impl Executions {
 
     /// The execs of the parent, its parent and so on, the nearest first.
     pub fn ancestors(&self, id: u64) -> impl Iterator<Item = &Execution> {
-        let mut next = self.get(id).map(|execution| execution.parent);
-        let mut seen = HashSet::from([id]);
-        std::iter::from_fn(move || {
-            let id = next.filter(|&id| id != NO_EXEC && seen.insert(id))?;
-            let execution = self.get(id)?;
-            next = Some(execution.parent);
-            Some(execution)
-        })
-        .take(MAX_ANCESTORS)
+        self.lineage(id, |execution| execution.parent)
+            .filter_map(|id| self.get(id))
+            .take(MAX_ANCESTORS)
     }
 
     /// What records tell of one.
@@ -164,19 +173,33 @@ impl Executions {
     /// Whether it is time to [`Self::forget`].
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.known.len() > KEPT
+        self.known.len() > self.full_at
     }
 
-    /// Forgets the execs that no process runs and that are nobody's ancestor, but for the last.
-    pub fn forget(&mut self, running: impl IntoIterator<Item = u64>) {
+    /// Forgets the execs that no process runs, but for the last, and for what is asked of where the
+    /// running ones come from: [`MAX_ANCESTORS`], and what each process ran before, up to
+    /// [`MAX_FORMERS`] and the last one that `decides` who it is. Without that bound a process that
+    /// starts programs for ever would fill the memory.
+    pub fn forget(
+        &mut self,
+        running: impl IntoIterator<Item = u64>,
+        decides: impl Fn(&Execution) -> bool,
+    ) {
         let mut kept: HashSet<u64> = HashSet::new();
-        let mut open: Vec<u64> = running.into_iter().collect();
-        while let Some(id) = open.pop() {
-            if let Some(execution) = self.known.get(&id)
-                && kept.insert(id)
-            {
-                open.extend([execution.parent, execution.former]);
+        let mut known_deciding = HashMap::new();
+        for id in running {
+            if kept.contains(&id) || !self.known.contains_key(&id) {
+                continue;
             }
+            let mut origins: Vec<u64> = self.formers(id).take(MAX_FORMERS).collect();
+            origins.push(id);
+            origins.extend(self.last_deciding(id, &decides, &mut known_deciding));
+            // What a former one was, its parent had a say in.
+            let parents = origins.iter().filter_map(|id| self.get(*id));
+            kept.extend(parents.map(|execution| execution.parent));
+            kept.extend(origins);
+            let ancestors = self.lineage(id, |execution| execution.parent);
+            kept.extend(ancestors.take(MAX_ANCESTORS));
         }
         let ended: Vec<u64> = self
             .known
@@ -185,10 +208,68 @@ impl Executions {
             .filter(|id| !kept.contains(id))
             .collect();
         let surplus = ended.len().saturating_sub(KEPT_ENDED);
-        for id in ended.into_iter().take(surplus) {
+        let forgotten: HashSet<u64> = ended.into_iter().take(surplus).collect();
+        let joined: Vec<(u64, u64)> = self
+            .known
+            .iter()
+            .filter(|(id, execution)| {
+                !forgotten.contains(id) && forgotten.contains(&execution.former)
+            })
+            .map(|(&id, _)| {
+                let mut formers = self.formers(id);
+                let next = formers.find(|former| !forgotten.contains(former));
+                (id, next.unwrap_or(NO_EXEC))
+            })
+            .collect();
+        for (id, former) in joined {
+            if let Some(execution) = self.known.get_mut(&id) {
+                execution.former = former;
+            }
+        }
+        for id in forgotten {
             self.known.remove(&id);
             self.told.remove(&id);
         }
+        self.full_at = KEPT.max(self.known.len() + KEPT_ENDED);
+    }
+
+    /// The last of what a process ran before `id` that decides who it is; `known` keeps the answers.
+    fn last_deciding(
+        &self,
+        id: u64,
+        decides: impl Fn(&Execution) -> bool,
+        known: &mut HashMap<u64, Option<u64>>,
+    ) -> Option<u64> {
+        let mut path = Vec::new();
+        let mut found = None;
+        for former in self.formers(id) {
+            if let Some(&answer) = known.get(&former) {
+                found = answer;
+                break;
+            }
+            path.push(former);
+            if self.get(former).is_some_and(&decides) {
+                found = Some(former);
+                break;
+            }
+        }
+        known.extend(path.into_iter().map(|former| (former, found)));
+        found
+    }
+
+    /// What a process ran before `id`, the last first.
+    fn formers(&self, id: u64) -> impl Iterator<Item = u64> {
+        self.lineage(id, |execution| execution.former)
+    }
+
+    /// The known execs that `next` leads to, again and again.
+    fn lineage(&self, id: u64, next: impl Fn(&Execution) -> u64) -> impl Iterator<Item = u64> {
+        let mut seen = HashSet::from([id]);
+        let mut follow = move |id: u64| {
+            let next = next(self.get(id)?);
+            (self.known.contains_key(&next) && seen.insert(next)).then_some(next)
+        };
+        std::iter::successors(Some(id), move |&id| follow(id)).skip(1)
     }
 }
 
@@ -260,8 +341,21 @@ impl<'a> Matcher<'a> {
         executions: &Executions,
         around: impl Fn(&Execution) -> u64,
     ) -> HashMap<u64, Judged> {
-        let mut judged: HashMap<u64, Judged> = HashMap::new();
-        for (id, _) in executions.iter() {
+        let mut judged = HashMap::new();
+        let all = executions.iter().map(|(id, _)| id);
+        self.judge_more(executions, all, &mut judged, around);
+        judged
+    }
+
+    /// As [`Self::judge_all`], of these execs alone, and of those that they depend on.
+    pub fn judge_more(
+        &self,
+        executions: &Executions,
+        ids: impl IntoIterator<Item = u64>,
+        judged: &mut HashMap<u64, Judged>,
+        around: impl Fn(&Execution) -> u64,
+    ) {
+        for id in ids {
             // What it depends on comes first; a chain is as long as a process has started programs.
             let mut chain = vec![id];
             while let Some(execution) = chain.last().and_then(|&id| executions.get(id)) {
@@ -288,7 +382,6 @@ impl<'a> Matcher<'a> {
                 }
             }
         }
-        judged
     }
 
     /// Judges one exec, as `sched_process_exec` of the kernel programs does.

@@ -264,6 +264,23 @@ impl Maps {
         Ok(())
     }
 
+    /// Forgets, in both slots, the cgroups that are not there any more.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(super) fn keep_labels(
+        &mut self,
+        is_there: impl Fn(u64) -> bool,
+    ) -> Result<(), KernelError> {
+        let [first, second] = &self.labelled;
+        let ended: Vec<u64> = first.union(second).copied().collect();
+        for cgroup_id in ended.into_iter().filter(|&id| !is_there(id)) {
+            self.unlabel(cgroup_id)?;
+        }
+        Ok(())
+    }
+
     fn insert_label(
         &mut self,
         slot: u32,

@@ -230,14 +230,19 @@ impl SelectionMaps {
         }
     }
 
-    /// Replaces what the relabelling program hands out.
+    /// Forgets what the relabelling program hands out.
+    pub(super) fn clear_relabels(&mut self) -> Result<(), KernelError> {
+        for key in keys_of_slot(self.relabels.keys(), |_| true, "RELABELS")? {
+            self.relabels.remove(&key).map_err(of("RELABELS"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds to what the relabelling program hands out.
     pub(super) fn write_relabels(
         &mut self,
         labels: &[(u64, ProcessLabel)],
     ) -> Result<(), KernelError> {
-        for key in keys_of_slot(self.relabels.keys(), |_| true, "RELABELS")? {
-            self.relabels.remove(&key).map_err(of("RELABELS"))?;
-        }
         for (exec_id, label) in labels {
             self.relabels
                 .insert(exec_id, label, 0)

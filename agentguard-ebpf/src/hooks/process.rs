@@ -59,6 +59,9 @@ fn sched_process_fork(context: BtfTracePointContext) -> i32 {
         && let Some(label) = process::label_of(from)
     {
         process::set_label(to, label);
+        // A walk that hands out labels may have passed the child's place before it had one, and come to
+        // its parent only later.
+        process::relabel(to);
     }
     0
 }
@@ -81,6 +84,9 @@ fn sched_process_exec(context: BtfTracePointContext) -> i32 {
     let paths = read_paths(task, binprm, file);
     let pid: u32 = read_at(task, &layout::TASK_TGID);
     let parent_pid: u32 = read_at(follow(task, &layout::TASK_PARENT), &layout::TASK_TGID);
+    // What it takes over is what the policy in force makes of it.
+    process::relabel(pid);
+    process::relabel(parent_pid);
     let former = process::label_of(pid);
     let parent = process::label_of(parent_pid);
     let former_exec_id = former.map_or(NO_EXEC, |label| label.exec_id);

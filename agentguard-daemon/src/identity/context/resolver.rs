@@ -170,6 +170,11 @@ impl Resolver {
         self.known.remove(&id);
     }
 
+    /// Forgets the cgroups that are not there any more.
+    pub fn keep(&mut self, is_there: impl Fn(u64) -> bool) {
+        self.known.retain(|&id, _| is_there(id));
+    }
+
     fn remember(&mut self, id: u64, context: Context) {
         if self.known.insert(id, context).is_none() {
             self.order.push_back(id);

@@ -150,11 +150,38 @@ fn ancestors_of_running_processes_are_kept_and_loops_end() {
         table.insert(id, execution("/sh", 1, 1, 0));
     }
     assert!(table.is_full());
-    table.forget([3]);
+    table.forget([3], |_| false);
     assert_eq!(table.iter().count(), KEPT_ENDED + 2);
     assert!(table.get(1).is_some() && table.get(3).is_some() && table.get(2).is_none());
 
     table.insert(1, execution("/init", 3, 3, 0));
     assert_eq!(table.ancestors(3).count(), 1);
     drop(Matcher::new(&selection()).judge_all(&table, |_| 0));
+}
+
+#[test]
+fn a_process_that_starts_programs_for_ever_is_remembered_by_what_decides() {
+    let mut table = Executions::default();
+    // It was started as the agent and has run other programs since.
+    table.insert(1, execution("/opt/agent", 0, 0, 0));
+    let last = KEPT as u64 + 10;
+    for id in 2..=last {
+        table.insert(id, execution("/sh", id - 1, id - 1, 0));
+    }
+    assert!(table.is_full());
+    let is_agent = |execution: &Execution| execution.path.as_deref() == Some(&b"/opt/agent"[..]);
+    // Those that have ended lately are kept for their last events.
+    for round in 0..3_u64 {
+        table.forget([last + round], is_agent);
+        table.insert(
+            last + round + 1,
+            execution("/sh", last + round, last + round, 0),
+        );
+    }
+    assert!(table.iter().count() < KEPT_ENDED + MAX_FORMERS + 10);
+    assert!(!table.is_full());
+    let formers: Vec<u64> = table.formers(last + 3).collect();
+    assert_eq!(formers.last(), Some(&1), "what made it the agent");
+    assert_eq!(formers.first(), Some(&(last + 2)));
+    assert!(table.ancestors(last + 3).count() == MAX_ANCESTORS);
 }
