@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 pub use self::{
-    compile::compile,
+    compile::{RANKS, compile},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     explain::{Explanation, explain},
     parse::load,

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use super::{Failure, Output, Place, print_json, render};
 use crate::{
     daemon::host,
-    policy::{self, Explanation, Target, compiled::Location},
+    policy::{self, Explanation, RANKS, Target, compiled::Location},
 };
 
 #[derive(Args)]
+#[command(after_long_help = whom_selectors_mean())]
 pub(super) struct Explain {
     /// Who: a name of policy, `unknown` or `unknown-agent`.
     #[arg(long)]
@@ -84,6 +85,14 @@ impl Explain {
             Ok(())
         }
     }
+}
+
+fn whom_selectors_mean() -> String {
+    format!(
+        "Whom a process is: of all selectors that match it the highest rank wins,\n\n  {RANKS}\n\n\
+         then the nearest cgroup, then the selector with more keys, then the narrower globs.\n\
+         `agentguard ps` says which selector decided, and each event which condition failed."
+    )
 }
 
 fn target(text: &str) -> Result<Target, Failure> {

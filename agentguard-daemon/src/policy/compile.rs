@@ -21,6 +21,7 @@ use agentguard_common::{
     identity::AgentId,
 };
 
+pub use self::precedence::RANKS;
 use self::{
     address::AddressSets,
     cell::{Cells, ClassedRule, Profile},

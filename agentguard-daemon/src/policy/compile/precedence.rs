@@ -31,6 +31,10 @@ use crate::{
     },
 };
 
+/// The ranks for people, the highest first.
+pub const RANKS: &str = "agentguard run > executable > unit, slice, container > cgroup path > \
+                         session, user, group, login > built-in";
+
 /// A selector as precedence sees it.
 pub(super) struct Draft<'a> {
     /// Name of the identity.
@@ -438,4 +442,18 @@ fn unclear(a: &Draft<'_>, b: &Draft<'_>, witness: Option<String>) -> Diagnostic 
     .help(format!(
         "{example}add a key to the one that is meant then, or narrow its globs to within the other's"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RANKS;
+
+    #[test]
+    fn the_manual_says_the_same() {
+        let manual = include_str!("../../../../README.md");
+        assert!(
+            manual.contains(RANKS),
+            "the README has another order of ranks"
+        );
+    }
 }
