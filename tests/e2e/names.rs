@@ -63,6 +63,37 @@ fn programs_are_recorded_by_their_whole_names_on_one_line() {
 }
 
 #[test]
+fn units_are_told_escaped_and_bounded() {
+    let scene = Scene::new();
+    let text = policy("").replace("cgroup = \"/bot\"", "systemd-unit = \"bot@*.service\"");
+    let daemon = Daemon::start(&scene.sandbox, &text);
+    let long = vec![b'u'; NAME_MAX - b"bot@.service".len()];
+    for (name, told) in NAMES
+        .iter()
+        .filter(|(name, _)| std::str::from_utf8(name).is_ok())
+        .map(|(name, told)| (name.to_vec(), (*told).to_owned()))
+        .chain([(long.clone(), String::from_utf8(long).expect("it is text"))])
+    {
+        let unit = [b"bot@", name.as_slice(), b".service"].concat();
+        let path = [b"system.slice/", unit.as_slice()].concat();
+        let cgroup = scene.sandbox.cgroup(Path::new(OsStr::from_bytes(&path)));
+        let mut judge = Judge::start(&scene.sandbox.agent(&cgroup));
+        wait_until_enforced(&scene, &mut judge, &path);
+        let event = daemon.events().wait_for("the refusal", |event| {
+            audit::own(event, "cgroup_id") == cgroup.id() && audit::own(event, "unit").is_string()
+        });
+        let text = audit::own(&event, "unit").as_str().expect("it is text");
+        let whole = format!("bot@{told}.service");
+        match text.split_once(r"\+") {
+            Some((start, _)) => assert!(text.len() < 220 && whole.starts_with(start), "{text}"),
+            None => assert_eq!(text, whole),
+        }
+    }
+    assert_lines_are_whole(&daemon);
+    assert_printable(&daemon, &["events"]);
+}
+
+#[test]
 fn cgroups_are_judged_and_told_by_their_whole_names() {
     let sandbox = Sandbox::new();
     let text = policy("").replace(

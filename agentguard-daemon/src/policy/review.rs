@@ -20,6 +20,7 @@ pub fn review(policy: &Policy, host: &HostFacts, now: Timestamp) -> Diagnostics 
     review_resolvers(policy, host, &mut warnings);
     review_identities(policy, now, &mut warnings);
     review_rules(policy, host, &mut warnings);
+    review_launchers(policy, &mut warnings);
     warnings.sort();
     warnings
 }
@@ -56,6 +57,21 @@ fn review_names(policy: &Policy, warnings: &mut Diagnostics) {
                         "give it to one: `roles = [\"{name}\"]`, or remove it"
                     )),
             );
+        }
+    }
+}
+
+fn review_launchers(policy: &Policy, warnings: &mut Diagnostics) {
+    for launcher in &policy.launchers {
+        for glob in &launcher.identities {
+            let matcher = glob.compile_matcher();
+            if !policy.identities.keys().any(|name| matcher.is_match(name)) {
+                warnings.push(
+                    Diagnostic::warning(format!("no identity matches `{}`", glob.glob()))
+                        .at(launcher.place.clone())
+                        .help("the launcher lets nobody start anything by it: name an identity of the policy"),
+                );
+            }
         }
     }
 }

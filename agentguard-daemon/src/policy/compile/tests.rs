@@ -411,3 +411,17 @@ fn a_rule_with_a_condition_does_not_shadow_one_without() {
     assert_eq!(warnings(login, ""), 0);
     assert_eq!(warnings("requires = { login = false }", login), 0);
 }
+
+#[test]
+fn a_launcher_for_no_identity_is_warned_of() {
+    let warnings = |glob: &str| {
+        let text = format!(
+            "[identities.bot-a]\nclass = \"ci\"\nmatch = [{{ cgroup = \"/a\" }}]\n\
+             [[launchers]]\nusers = [0]\nidentities = [\"{glob}\"]\n"
+        );
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        review(&policy(&text), &host(), now).warnings()
+    };
+    assert_eq!(warnings("bot-*"), 0);
+    assert_eq!(warnings("bat-*"), 1);
+}
