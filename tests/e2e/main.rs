@@ -13,6 +13,7 @@ mod mark;
 mod metrics;
 mod names;
 mod open;
+mod podman;
 mod routes;
 mod scene;
 mod settings;
