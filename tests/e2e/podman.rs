@@ -13,7 +13,7 @@ use agentguard_tests::{
     daemon::Daemon,
     judge::Judge,
     network::{ALLOWED_ZONE, Zone},
-    podman::{PODS, Podman},
+    podman::{CONTAINERS, Podman},
     probe::NOBODY,
     world::PORT,
 };
@@ -67,15 +67,20 @@ fn wait_until(scene: &Scene, judge: &mut Judge, expected: [bool; 2], what: &str)
     }
 }
 
-/// The container in the record of a refusal.
-fn told(scene: &Scene, daemon: &Daemon, judge: &mut Judge) -> Value {
+/// The record of a refusal.
+fn refusal(scene: &Scene, daemon: &Daemon, judge: &mut Judge) -> Value {
     let target = scene.target(Zone::Denied);
     assert_eq!(judge.ask([SocketAddr::new(target, PORT)]), [true]);
     let record = daemon.events().wait_for("the refusal", |event| {
         event["dst_endpoint"]["ip"] == target.to_string()
     });
     assert_eq!(audit::identity(&record), "bot");
-    record["actor"]["process"]["container"].clone()
+    record
+}
+
+/// What a record tells of the container.
+fn container(record: &Value) -> &Value {
+    &record["actor"]["process"]["container"]
 }
 
 #[test]
@@ -89,20 +94,12 @@ fn containers_are_known_by_name_image_and_label() {
     let daemon = start(&scene, &podman, &policy(named));
     let options = ["--name=web-1", "--label=team=a", "--label=tier=front"];
     let mut web = judge(&podman, &options, TOOL);
-    // A pod is a cgroup of its own above its containers.
-    podman.ask(&[
-        "pod",
-        "create",
-        "--infra=false",
-        "--cgroup-parent=/pods",
-        "--name=pod",
-    ]);
-    let options = ["--pod=pod", "--name=job-1", "--label=team=b"];
-    let mut job = judge(&podman, &options, OTHER);
+    let mut job = judge(&podman, &["--name=job-1", "--label=team=b"], OTHER);
     wait_until(&scene, &mut web, ENFORCED, "it is known by its name");
     assert_eq!(scene.refusals(&mut job), FREE);
+    let record = refusal(&scene, &daemon, &mut web);
     assert_eq!(
-        told(&scene, &daemon, &mut web),
+        *container(&record),
         json!({
             "uid": podman.id("web-1"),
             "runtime": "podman",
@@ -110,6 +107,8 @@ fn containers_are_known_by_name_image_and_label() {
             "image": { "uid": TOOL },
         })
     );
+    let cgroup = format!("/{CONTAINERS}/libpod-{}", podman.id("web-1"));
+    assert_eq!(*audit::own(&record, "cgroup"), cgroup);
     let mut executed = Judge::from(podman.exec("web-1", &["judge"]));
     assert_eq!(scene.refusals(&mut executed), ENFORCED);
 
@@ -155,10 +154,10 @@ fn a_container_is_closed_from_its_first_packet_if_policy_says_so_by_path() {
         "{named}[roles.nothing]\n[[roles.nothing.egress]]\nzones = [\"any\"]\nports = [\"1/tcp\"]\n\
          [identities.pod]\nclass = \"agent\"\nowner = \"o@example.com\"\n\
          purpose = \"test\"\nenvironment = \"test\"\nroles = [\"nothing\"]\n\
-         match = [{{ cgroup = \"/{PODS}/**\" }}]\n"
+         match = [{{ cgroup = \"/{CONTAINERS}/**\" }}]\n"
     );
     let daemon = start(&scene, &podman, &policy);
-    // From its first moment on, and while it becomes known, by what it is made of and after.
+    // From its first moment on, while it becomes known, and after.
     let denied = SocketAddr::new(scene.target(Zone::Denied), PORT);
     let arguments = ["storm", &QUESTIONS.to_string(), &denied.to_string()];
     let storm = podman.run(&["--name=web-1", "--rm"], TOOL, &arguments);
@@ -170,8 +169,7 @@ fn a_container_is_closed_from_its_first_packet_if_policy_says_so_by_path() {
     wait_until(&scene, &mut web, ENFORCED, "it gets what its name may do");
     let mut job = judge(&podman, &["--name=job-1"], TOOL);
     assert_eq!(scene.refusals(&mut job), [true, true]);
-    let told = daemon.counter("pod", "counters", "denied");
-    assert!(told > 0, "who nobody knows yet is who its path says");
+    assert!(daemon.counter("pod", "counters", "denied") > 0);
 }
 
 #[test]
@@ -186,7 +184,8 @@ fn a_container_made_again_under_its_name_is_known_again() {
     for _ in 0..3 {
         let mut web = judge(&podman, &["--name=web-1"], TOOL);
         wait_until(&scene, &mut web, ENFORCED, "it is known");
-        let container = told(&scene, &daemon, &mut web);
+        let record = refusal(&scene, &daemon, &mut web);
+        let container = container(&record);
         assert_eq!(container["uid"], podman.id("web-1"));
         ids.push(container["uid"].clone());
         podman.ask(&["rm", "--force", "--time=0", "web-1"]);
@@ -272,7 +271,8 @@ fn labels_of_enemies_hide_no_container_and_break_no_record() {
     options.push("--name=web-1");
     let mut web = judge(&podman, &options, TOOL);
     wait_until(&scene, &mut web, ENFORCED, "it is known");
-    let container = told(&scene, &daemon, &mut web);
+    let record = refusal(&scene, &daemon, &mut web);
+    let container = container(&record);
     assert_eq!(container["name"], "web-1");
     assert_eq!(container["image"]["uid"], TOOL);
     let records = daemon.events();

@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::{agent::Agent, cgroup::Cgroup, mounts::Mounts, requirements, sandbox::Sandbox};
 
-/// Below the top of the test's cgroups: where containers are.
-pub const PODS: &str = "pods";
+/// Below the top of the test's cgroups: where podman without systemd has its containers.
+pub const CONTAINERS: &str = "libpod_parent";
 
 /// Where the probe is in every image.
 const PROBE: &str = "/probe";
@@ -109,14 +109,12 @@ impl<'a> Podman<'a> {
     /// If podman cannot be started.
     #[must_use]
     pub fn run(&self, options: &[&str], image: &str, probe: &[&str]) -> Child {
-        let parent = format!("/{PODS}");
         let mut command = self.command();
         command
             // Without privileges, the runtime loads a program of its own for devices, for which it
             // raises a limit that root may not raise everywhere. A limit of processes needs a
             // controller that may belong to cgroup v1.
             .args(["run", "--interactive", "--privileged", "--pids-limit=0"])
-            .args(["--cgroup-parent", &parent])
             .args(options)
             .arg(image)
             .arg(PROBE)
