@@ -159,7 +159,6 @@ fn a_container_is_closed_from_its_first_packet_if_policy_names_the_cgroup_above(
          purpose = \"test\"\nenvironment = \"test\"\nroles = [\"nothing\"]\n\
          match = [{{ cgroup = \"/{CONTAINERS}\" }}]\n"
     );
-    let mut daemon = start(&scene, &podman, &policy);
     let denied = SocketAddr::new(scene.target(Zone::Denied), PORT);
     let arguments = ["storm", &QUESTIONS.to_string(), &denied.to_string()];
     let refused = || {
@@ -168,6 +167,9 @@ fn a_container_is_closed_from_its_first_packet_if_policy_names_the_cgroup_above(
         let refused = String::from_utf8_lossy(&output.stdout);
         refused.trim().parse::<u32>().expect("it prints a number")
     };
+    // The cgroup above comes with the first container, and stays.
+    assert_eq!(refused(), 0);
+    let mut daemon = start(&scene, &podman, &policy);
     assert_eq!(refused(), QUESTIONS, "before and after it is known");
     daemon.kill();
     assert_eq!(refused(), QUESTIONS, "nobody says who it is");
