@@ -145,7 +145,7 @@ fn detaching_ends_enforcement_at_once_whoever_holds_the_links() {
     let mut judge = scene.judge();
     daemon.stop();
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
-    daemon.among_mounts(|| {
+    daemon.mounts().among(|| {
         let bpffs = daemon.bpffs();
         let list = |directory: &Path| fs::read_dir(directory).expect("list pins").flatten();
         let version = list(&bpffs).next().expect("pins of one version").path();

@@ -16,6 +16,7 @@ mod metrics;
 mod names;
 mod open;
 mod pids;
+mod podman;
 mod routes;
 mod scene;
 mod settings;

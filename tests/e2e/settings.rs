@@ -2,16 +2,14 @@
 
 use std::{
     fs,
+    path::Path,
     process::Output,
     thread,
     time::{Duration, Instant},
 };
 
 use agentguard_tests::{daemon::Daemon, foreign::Exclusive, network::Zone, sandbox::Sandbox};
-use nix::{
-    mount::{MsFlags, mount},
-    sys::signal::Signal,
-};
+use nix::sys::signal::Signal;
 
 use crate::scene::{ENFORCED, Scene, policy, spec};
 
@@ -165,16 +163,9 @@ fn sighup_loads_the_policy_and_opens_the_events_anew() {
 fn a_kernel_without_its_types_is_refused_in_any_case() {
     let scene = Scene::new();
     let daemon = Daemon::prepare(&scene.sandbox, &policy(""));
-    daemon.among_mounts(|| {
-        mount(
-            Some("/dev/null"),
-            "/sys/kernel/btf/vmlinux",
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .expect("hide the types");
-    });
+    daemon
+        .mounts()
+        .bind(Path::new("/dev/null"), Path::new("/sys/kernel/btf/vmlinux"));
     let refused = daemon.cli(&["daemon"]);
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(BAD_SETTINGS), "{said}");

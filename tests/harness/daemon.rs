@@ -4,25 +4,22 @@ use std::{
     env, fs,
     fs::File,
     io::{BufRead, BufReader, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
-    },
-    path::PathBuf,
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, setns, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
 
-use crate::{agent::die_with_parent, audit::EventFile, sandbox::Sandbox, user::User};
+use crate::{
+    agent::die_with_parent, audit::EventFile, mounts::Mounts, sandbox::Sandbox, user::User,
+};
 
 /// How long the daemon may take to come up, and to end. An emulated machine takes its time.
 const LIFE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,7 +32,7 @@ const LIFE_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Daemon {
     binary: PathBuf,
     files: PathBuf,
-    mounts: OwnedFd,
+    mounts: Mounts,
     child: Option<Child>,
 }
 
@@ -82,7 +79,7 @@ impl Daemon {
         let daemon = Self {
             binary: binary("AGENTGUARD_BIN"),
             files,
-            mounts: private_mounts(),
+            mounts: Mounts::new(),
             child: None,
         };
         daemon.write_policy(policy);
@@ -303,16 +300,7 @@ impl Daemon {
         let is_mounted = file.exists();
         fs::write(&file, format!("{others}{name}:x:{gid}:{members}\n")).expect("write the groups");
         if !is_mounted {
-            self.among_mounts(|| {
-                mount(
-                    Some(&file),
-                    "/etc/group",
-                    None::<&str>,
-                    MsFlags::MS_BIND,
-                    None::<&str>,
-                )
-                .expect("mount the groups");
-            });
+            self.mounts.bind(&file, Path::new("/etc/group"));
         }
     }
 
@@ -383,22 +371,10 @@ impl Daemon {
         self.files.join("bpf")
     }
 
-    /// Runs `work` where the daemon's mounts are seen.
-    ///
-    /// # Panics
-    ///
-    /// If `work` does.
-    pub fn among_mounts<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                unshare(CloneFlags::CLONE_FS).expect("leave the shared working directory");
-                setns(self.mounts.as_fd(), CloneFlags::CLONE_NEWNS).expect("enter the mounts");
-                work()
-            });
-            inside
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    /// The mounts that it sees.
+    #[must_use]
+    pub fn mounts(&self) -> &Mounts {
+        &self.mounts
     }
 
     /// What it said on stderr.
@@ -412,23 +388,14 @@ impl Daemon {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mounts = self
-            .mounts
-            .try_clone()
-            .expect("copy the mounts' descriptor");
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .arg("--config")
             .arg(self.settings_file());
-        // SAFETY: the closure makes system calls on a descriptor it owns, and allocates nothing.
-        unsafe {
-            command.pre_exec(move || {
-                die_with_parent()?;
-                setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
-                Ok(())
-            })
-        };
+        // SAFETY: the closure makes a system call, and allocates nothing.
+        unsafe { command.pre_exec(die_with_parent) };
+        self.mounts.take_in(&mut command);
         command
     }
 }
@@ -459,15 +426,4 @@ fn binary(variable: &str) -> PathBuf {
     });
     assert!(path.exists(), "{variable}={path:?} is not there");
     path
-}
-
-/// A mount namespace in which what is mounted is seen by nobody else, and gone with the last user.
-fn private_mounts() -> OwnedFd {
-    let made = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("unshare the mounts");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
-        File::open("/proc/thread-self/ns/mnt").expect("open the mount namespace")
-    });
-    made.join().expect("make a mount namespace").into()
 }

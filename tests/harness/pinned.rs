@@ -46,7 +46,7 @@ impl<const KEY: usize> PinnedMap<KEY> {
     /// If there is none.
     #[must_use]
     pub fn open(daemon: &Daemon, name: &str) -> Self {
-        daemon.among_mounts(|| {
+        daemon.mounts().among(|| {
             let versions = fs::read_dir(daemon.bpffs()).expect("list the pins");
             let version = versions.flatten().next().expect("pins of one version");
             get(&version.path().join("maps").join(name))

@@ -17,6 +17,21 @@ pub fn assert_met() {
     );
 }
 
+/// Fails the test if there is no podman to make containers with.
+///
+/// # Panics
+///
+/// If one of its programs is missing.
+pub fn assert_podman() {
+    for program in ["podman", "crun"] {
+        let is_there = Command::new(program).arg("--version").output();
+        assert!(
+            is_there.is_ok_and(|output| output.status.success()),
+            "`{program}` is not installed: `cargo xtask test` installs what tests need"
+        );
+    }
+}
+
 /// The mount point of the cgroup v2 hierarchy.
 ///
 /// # Panics

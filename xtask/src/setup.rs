@@ -81,6 +81,14 @@ pub(crate) fn packet_filter() -> Result<()> {
     )])
 }
 
+/// Installs what tests make containers with.
+pub(crate) fn container_engine() -> Result<()> {
+    install_programs(&[
+        ("podman", "podman", "makes containers for tests"),
+        ("crun", "crun", "runs podman's containers"),
+    ])
+}
+
 /// Installs what runs and fills virtual machines.
 pub(crate) fn virtual_machine_tools() -> Result<()> {
     namespace_tools()?;

@@ -17,6 +17,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     }
     setup::namespace_tools()?;
     setup::packet_filter()?;
+    setup::container_engine()?;
     let agentguard = build::run(&build::Options::default())?;
     // What it needs of the machine is asserted of the daemon that people run.
     let optimised = build::run(&build::Options { release: true })?;

@@ -16,7 +16,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Once},
     thread,
     time::Duration,
 };
@@ -96,6 +96,8 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Host {
     sources: Sources,
+    /// That a socket is not asked is said once.
+    refusal: Once,
     bus: Option<systemd::Bus>,
 }
 
@@ -111,6 +113,7 @@ impl Resolver {
         let host = Arc::new(Host {
             bus: sources.bus.clone().map(systemd::Bus::new),
             sources,
+            refusal: Once::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -283,6 +286,16 @@ impl Host {
                 }
                 Ok(_) => is_done = false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    self.refusal.call_once(|| {
+                        tracing::warn!(
+                            %error,
+                            socket = %socket.display(),
+                            "an engine is not asked: containers are known by their paths only"
+                        );
+                    });
+                    is_done = false;
+                }
                 Err(error) => {
                     tracing::debug!(%error, path = context.path, "an engine does not tell of a container");
                     is_done = false;
