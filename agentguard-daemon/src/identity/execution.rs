@@ -28,7 +28,7 @@ const KEPT_ENDED: usize = 4_096;
 pub const MAX_ANCESTORS: usize = 8;
 
 /// Programs that a process ran before, of which a later policy may make something else.
-const MAX_FORMERS: usize = 64;
+pub const MAX_FORMERS: usize = 64;
 
 /// One run of one executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
