@@ -8,7 +8,7 @@
 use agentguard_common::{
     audit::Hook,
     connection::{Address, Connection, Direction, Protocol},
-    identity::FLAG_RESTRICTED,
+    identity::{FLAG_RESTRICTED, NEVER},
     verdict::Verdict,
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
@@ -90,15 +90,17 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
             None => return REFUSE,
         },
     };
-    let now_ns = clock::now_ns();
     let ends = tag::ends_outbound(caller, &connection);
+    // The clock is read only where it can matter.
+    let expires_ns = active.record(caller).expires_ns;
     let passed_before = caller == tag.identity
-        && now_ns < active.record(caller).expires_ns
+        && (expires_ns == NEVER || clock::now_ns() < expires_ns)
         && tag.passed[0].holds(active.generation, &connection.remote, ends)
         && tag.flow.continues(active, &connection, tag.flow.verdict);
     if passed_before {
         return PASS;
     }
+    let now_ns = clock::now_ns();
     let judgement = Judgement::of_both(active, caller, tag.identity, &connection, now_ns);
     tag.note_task(active, &found);
     tag.claim(active, caller);
