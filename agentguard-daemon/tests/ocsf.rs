@@ -234,6 +234,7 @@ fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
     let exe = Some(Untrusted::new(path));
     let process = Process {
         program: Some(program.into()),
+        sha256: Some([0xab; 32]),
         place: Some(Arc::new(Place {
             cgroup: Untrusted::new(path),
             unit: exe.clone(),
@@ -281,6 +282,8 @@ fn connections_are_valid_and_say_what_happened() {
         assert_eq!(event["disposition_id"], disposition);
         assert_eq!(event["actor"]["app_uid"], "sync");
         assert_eq!(event["actor"]["process"]["file"]["path"], "/usr/bin/sync");
+        let hash = &event["actor"]["process"]["file"]["hashes"][0];
+        assert_eq!(hash["value"], "ab".repeat(32));
         let container = &event["actor"]["process"]["container"];
         assert_eq!(container["uid"], "/usr/bin/sync");
         assert_eq!(container["runtime"], "podman");

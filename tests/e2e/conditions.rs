@@ -127,6 +127,12 @@ fn a_hash_means_these_contents_and_no_others() {
     let policy = policy("allow", &keys, "");
     let daemon = Daemon::start(&bench.scene.sandbox, &policy);
     assert_eq!(bench.refusals(judge(&probe)), ENFORCED);
+    let record = bench.refusal(&daemon, judge(&probe));
+    let told = &record["actor"]["process"]["file"]["hashes"];
+    assert_eq!(
+        *told,
+        json!([{"algorithm_id": 3, "algorithm": "SHA-256", "value": hash}])
+    );
     // The same path with other contents, in place and as another file.
     let mut contents = fs::read(&probe).expect("read the probe");
     contents.push(0);

@@ -44,6 +44,8 @@ impl BootClock {
 pub struct Process {
     /// What it ran when it made the call, `None` where the kernel's word of that was lost.
     pub program: Option<Arc<Program>>,
+    /// SHA-256 of the executable, if policy asks for it and it is one that policy names.
+    pub sha256: Option<[u8; 32]>,
     /// Where it was, `None` where that is not known.
     pub place: Option<Arc<Place>>,
     /// The conditions that do not hold: of identities that it would be rather, and of its rules.

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use agentguard_common::{audit::AuditEvent, cgroup::Rank, identity::AgentId};
+use agentguard_common::{
+    audit::{AuditEvent, FACTS_OF_PROCESS},
+    cgroup::Rank,
+    identity::AgentId,
+};
 
 use super::{Daemon, generation::InForce, places::Place};
 use crate::{
@@ -79,6 +83,26 @@ impl Daemon {
         }
         self.conditions.answers.insert(key, answer.clone());
         answer
+    }
+
+    /// SHA-256 of the executable of who made the connection of `event`, if policy asks for it: it is the
+    /// file that had this hash as policy was loaded, and it had not changed as it was started.
+    pub(super) fn sha256(&self, event: &AuditEvent) -> Option<[u8; 32]> {
+        let policy = self.in_force.as_ref()?;
+        if policy.generation != event.generation || event.facts_known & FACTS_OF_PROCESS == 0 {
+            return None;
+        }
+        let hashes = &policy.compiled.selection.hashes;
+        let bits = hashes.iter().fold(0, |bits, hash| bits | hash.facts);
+        if event.facts & bits == 0 {
+            return None;
+        }
+        let execution = self.executions.get(event.exec_id)?;
+        let found = policy.hashed.iter().find(|it| {
+            (it.place.device, it.place.inode) == (execution.device, execution.inode)
+                && event.facts & it.file.facts != 0
+        })?;
+        Some(found.sha256)
     }
 
     fn find_unmet(&self, policy: &InForce, place: &Place, key: &Key) -> Vec<Unmet> {

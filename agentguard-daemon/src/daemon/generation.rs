@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use agentguard_common::{
-    executable::HashedFile,
     fact::{Choice, ExecutableSet, NO_CHOICE},
     identity::AgentId,
 };
@@ -12,13 +11,14 @@ use jiff::Timestamp;
 use super::{
     Daemon,
     clock::{boot_now_ns, deadline_ns},
-    hashes, host,
+    hashes::{self, Verified},
+    host,
     labels::Labelled,
 };
 use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
     identity::registry::RegistryError,
-    kernel::{FilePlace, Generation, IdentityEntry, KernelError, SetEntry, memory},
+    kernel::{Generation, IdentityEntry, KernelError, SetEntry, memory},
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
@@ -47,7 +47,7 @@ pub struct InForce {
     /// Its files.
     pub files: Vec<PathBuf>,
     /// The executables that have a hash that it asks for.
-    pub hashed: Vec<(FilePlace, HashedFile)>,
+    pub hashed: Vec<Verified>,
 }
 
 /// Why a compiled policy did not come into force.
@@ -145,7 +145,7 @@ impl Daemon {
             identities: records,
             labels,
             sets,
-            files: hashed.clone(),
+            files: hashed.iter().map(|it| (it.place, it.file)).collect(),
         });
         match swapped {
             Ok(_) => {}

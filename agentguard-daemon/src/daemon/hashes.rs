@@ -17,24 +17,36 @@ use crate::{kernel::FilePlace, policy::selection::HashFacts};
 /// changes have the same time.
 const SETTLED: Duration = Duration::from_millis(20);
 
+/// A file that has a hash that it should.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified {
+    /// Where it is.
+    pub place: FilePlace,
+    /// What the kernel keeps of it.
+    pub file: HashedFile,
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+}
+
 /// The files that have a hash that they should, with the time of their last change: the kernel programs
 /// compare it at each exec, so that a file that was changed meanwhile is not taken for the one hashed.
-pub(super) fn verify(wanted: &[HashFacts]) -> Vec<(FilePlace, HashedFile)> {
-    let mut verified: Vec<(FilePlace, HashedFile)> = Vec::new();
+pub(super) fn verify(wanted: &[HashFacts]) -> Vec<Verified> {
+    let mut verified: Vec<Verified> = Vec::new();
     for facts in wanted {
         for path in &facts.paths {
             match hash(path) {
                 Ok((place, file, digest)) if facts.sha256.contains(&digest) => {
-                    let known = verified.iter_mut().find(|(known, _)| *known == place);
+                    let known = verified.iter_mut().find(|known| known.place == place);
                     match known {
-                        Some((_, known)) => known.facts |= facts.facts,
-                        None => verified.push((
+                        Some(known) => known.file.facts |= facts.facts,
+                        None => verified.push(Verified {
                             place,
-                            HashedFile {
+                            file: HashedFile {
                                 facts: facts.facts,
                                 ..file
                             },
-                        )),
+                            sha256: digest,
+                        }),
                     }
                 }
                 Ok(_) => tracing::warn!(
@@ -106,10 +118,11 @@ mod tests {
             wanted(&[&good, &bad, &gone, directory.path()], 4),
             wanted(&[&good], 8),
         ]);
-        let [(place, file)] = verified.as_slice() else {
+        let [only] = verified.as_slice() else {
             panic!("{verified:?}");
         };
-        assert_eq!(*place, FilePlace::of_path(&good).unwrap());
-        assert_eq!(file.facts, 12);
+        assert_eq!(only.place, FilePlace::of_path(&good).unwrap());
+        assert_eq!(only.file.facts, 12);
+        assert_eq!(only.sha256, EMPTY);
     }
 }

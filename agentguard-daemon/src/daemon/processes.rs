@@ -155,7 +155,7 @@ impl Daemon {
         let hashed: HashMap<(u32, u64), u64> = policy
             .hashed
             .iter()
-            .map(|(place, file)| ((place.device, place.inode), file.facts))
+            .map(|it| ((it.place.device, it.place.inode), it.file.facts))
             .collect();
         let mut judged = HashMap::new();
         let known = self.executions.iter();

@@ -65,6 +65,7 @@ impl Daemon {
                 .places
                 .get(event.cgroup_id)
                 .map(|place| place.told.clone()),
+            sha256: self.sha256(event),
             unmet: self.unmet(event),
         }
     }

@@ -14,8 +14,8 @@ use super::{
     limit, policy,
     schema::{
         Actor, Boundary, Classification, ConnectionInfo, Container, Endpoint, Event, File,
-        FirewallRule, Image, Own, OwnConnection, OwnUnmet, Process, ProtocolVersion, Session,
-        Status, Traffic, Unmapped, User,
+        Fingerprint, FirewallRule, Image, Own, OwnConnection, OwnUnmet, Process, ProtocolVersion,
+        Session, Status, Traffic, Unmapped, User,
     },
 };
 use crate::audit::{
@@ -93,6 +93,13 @@ fn actor(record: &ConnectionRecord, text: &mut Text) -> Actor {
         path: text.of_untrusted(exe, limit::PATH),
         type_id: 8,
         type_name: "Executable File",
+        hashes: record.process.sha256.map(|sha256| {
+            [Fingerprint {
+                algorithm_id: 3,
+                algorithm: "SHA-256",
+                value: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            }]
+        }),
     });
     let name = super::escape(record.comm(), limit::NAME).text;
     Actor {

@@ -170,6 +170,15 @@ pub(super) struct File {
     pub(super) type_id: u32,
     #[serde(rename = "type")]
     pub(super) type_name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hashes: Option<[Fingerprint; 1]>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Fingerprint {
+    pub(super) algorithm_id: u32,
+    pub(super) algorithm: &'static str,
+    pub(super) value: String,
 }
 
 #[derive(Debug, Serialize)]
