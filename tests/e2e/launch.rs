@@ -1,6 +1,6 @@
 //! `agentguard run`: a command as an identity, for whom policy permits.
 
-use std::{env, process::Command};
+use std::{env, path::Path, process::Command};
 
 use agentguard_tests::{
     agent::probe_path, audit, cgroup::Cgroup, daemon::Daemon, judge::Judge, network::ALLOWED_ZONE,
@@ -27,12 +27,14 @@ fn launcher() -> String {
 }
 
 /// `agentguard run --identity NAME -- judge`, as a user.
-fn run(daemon: &Daemon, user: u32, identity: &str) -> Command {
+fn run(scene: &Scene, daemon: &Daemon, user: u32, identity: &str) -> Command {
+    let program = env::var_os("AGENTGUARD_BIN").expect("the tests are run by xtask");
+    let open = |program: &Path| scene.sandbox.open_program(program);
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid", &user.to_string(), "--regid", &user.to_string()])
         .arg("--clear-groups")
-        .arg(env::var_os("AGENTGUARD_BIN").expect("the tests are run by xtask"))
+        .arg(open(Path::new(&program)))
         .args([
             "run",
             "--identity",
@@ -43,7 +45,7 @@ fn run(daemon: &Daemon, user: u32, identity: &str) -> Command {
         ])
         .arg(daemon.settings_file())
         .arg("--")
-        .arg(probe_path())
+        .arg(open(&probe_path()))
         .arg("judge");
     command
 }
@@ -61,10 +63,10 @@ fn a_launched_command_is_the_identity_from_its_start_over_restart_and_reload() {
     let mut daemon = Daemon::start(&scene.sandbox, &launcher());
     let place = scene.sandbox.agent(&elsewhere);
     for user in [0, NOBODY] {
-        let mut judge = Judge::from(place.spawn(run(&daemon, user, "bot")));
+        let mut judge = Judge::from(place.spawn(run(&scene, &daemon, user, "bot")));
         assert_eq!(scene.refusals(&mut judge), ENFORCED, "by user {user}");
     }
-    let mut judge = Judge::from(place.spawn(run(&daemon, NOBODY, "bot")));
+    let mut judge = Judge::from(place.spawn(run(&scene, &daemon, NOBODY, "bot")));
     assert_eq!(scene.refusals(&mut judge), ENFORCED);
     daemon.reload(&launcher());
     assert_eq!(scene.refusals(&mut judge), ENFORCED, "after a reload");
@@ -84,7 +86,7 @@ fn a_launched_command_is_the_identity_from_its_start_over_restart_and_reload() {
 #[test]
 fn a_launch_wins_over_the_executable_and_over_what_starts_later() {
     let (scene, elsewhere) = open_scene();
-    let probe = probe_path();
+    let probe = scene.sandbox.open_program(&probe_path());
     // Whoever runs the probe may reach nothing; whom it is launched as may reach the allowed zone.
     let policy = format!(
         "{}[roles.none]\n[[roles.none.egress]]\naddresses = [\"192.0.2.1/32\"]\n\
@@ -99,7 +101,7 @@ fn a_launch_wins_over_the_executable_and_over_what_starts_later() {
     plain.arg("judge");
     let mut plain = Judge::from(place.spawn(plain));
     assert_eq!(scene.refusals(&mut plain), [true, true], "not launched");
-    let mut launched = Judge::from(place.spawn(run(&daemon, NOBODY, "bot")));
+    let mut launched = Judge::from(place.spawn(run(&scene, &daemon, NOBODY, "bot")));
     assert_eq!(scene.refusals(&mut launched), ENFORCED, "launched");
     daemon.reload(&policy);
     assert_eq!(scene.refusals(&mut launched), ENFORCED, "after a reload");
@@ -125,7 +127,7 @@ fn whom_no_launcher_names_gets_nothing() {
         (NOBODY - 1, "bot"),
         (0, "nobody-knows"),
     ] {
-        let mut child = place.spawn(run(&daemon, user, identity));
+        let mut child = place.spawn(run(&scene, &daemon, user, identity));
         let status = child.wait().expect("it ends");
         let expected = if user == 0 { 64 } else { 77 };
         assert_eq!(status.code(), Some(expected), "user {user} as {identity}");

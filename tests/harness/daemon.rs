@@ -18,7 +18,11 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    agent::die_with_parent, audit::EventFile, mounts::Mounts, sandbox::Sandbox, user::User,
+    agent::die_with_parent,
+    audit::EventFile,
+    mounts::Mounts,
+    sandbox::{self, Sandbox},
+    user::User,
 };
 
 /// How long the daemon may take to come up, and to end. An emulated machine takes its time.
@@ -283,7 +287,8 @@ impl Daemon {
     /// If it cannot be started.
     #[must_use]
     pub fn cli_as(&self, user: User, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
+        let program = sandbox::open_program(&self.files, &self.binary);
+        let mut command = self.command_of(&program, arguments);
         // SAFETY: the closure makes system calls and allocates nothing.
         unsafe { command.pre_exec(move || user.become_it()) };
         command.output().expect("run agentguard")
@@ -388,7 +393,11 @@ impl Daemon {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.command_of(&self.binary, arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .arg("--config")

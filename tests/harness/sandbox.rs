@@ -81,6 +81,17 @@ impl Sandbox {
             .expect("open a directory");
     }
 
+    /// `program` where every user may run it: it may have been built in a place that only root may enter.
+    ///
+    /// # Panics
+    ///
+    /// If the machine refuses.
+    #[must_use]
+    pub fn open_program(&self, program: &Path) -> PathBuf {
+        self.open_files();
+        open_program(self.files(), program)
+    }
+
     /// A new directory in it that every user may enter.
     ///
     /// # Panics
@@ -93,6 +104,19 @@ impl Sandbox {
         fs::create_dir(&path).expect("make a directory");
         path
     }
+}
+
+/// `program` by a name in `directory`.
+pub(crate) fn open_program(directory: &Path, program: &Path) -> PathBuf {
+    let open = directory.join("open");
+    fs::create_dir_all(&open).expect("make a directory");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).expect("open a directory");
+    let name = program.file_name().expect("a program has a name");
+    let path = open.join(name);
+    if !path.exists() && fs::hard_link(program, &path).is_err() {
+        fs::copy(program, &path).expect("copy a program");
+    }
+    path
 }
 
 impl Default for Sandbox {
