@@ -3,7 +3,10 @@
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Place};
-use crate::daemon::start::{StartError, start, with_causes};
+use crate::{
+    daemon::start::{StartError, start, with_causes},
+    kernel::memory,
+};
 
 pub(super) fn run(place: &Place) -> Result<(), Failure> {
     let settings = place.settings()?;
@@ -13,6 +16,7 @@ pub(super) fn run(place: &Place) -> Result<(), Failure> {
         .with_ansi(super::wants_colour(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
+    memory::use_one_heap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
