@@ -44,3 +44,16 @@ pub const MAX_HASHED_FILES: u32 = 16_384;
 
 /// Bytes in the ring of execs: about 900 execs.
 pub const PROCESS_RING_BYTES: u32 = 1 << 20;
+
+/// Limiters: one for each identity of a boot, the others for rules and for what is counted apart by
+/// process, cgroup or destination.
+pub const MAX_LIMITERS: u32 = 16_384;
+
+/// Processes, cgroups and destinations that are counted apart, over all limiters.
+pub const MAX_BUCKETS: u32 = 262_144;
+
+/// The most of them that one limiter may have.
+pub const MAX_BUCKETS_OF_ONE: u32 = 8_192;
+
+/// Limits of rules, over both slots.
+pub const MAX_RULE_LIMITERS: u32 = 16_384;

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod executable;
 pub mod fact;
 pub mod identity;
+pub mod limit;
 #[cfg(feature = "user")]
 mod pod;
 pub mod policy;
