@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::limit::LimiterRef;
+
 /// Number of an identity: stable for its name within one boot, never reused.
 #[derive(
     Clone,
@@ -51,6 +53,13 @@ pub const FLAG_PRESENT: u32 = 1 << 3;
 /// is asked about.
 pub const FLAG_QUIET: u32 = 1 << 4;
 
+/// Something limits its new flows: their rate, how many are open, or a quota.
+pub const FLAG_FLOW_LIMITS: u32 = 1 << 5;
+/// Some of its rules have limits of their own.
+pub const FLAG_RULE_LIMITS: u32 = 1 << 6;
+/// Something limits its bytes: a bandwidth or a quota.
+pub const FLAG_BYTE_LIMITS: u32 = 1 << 7;
+
 /// An identity that does not end.
 pub const NEVER: u64 = u64::MAX;
 
@@ -77,6 +86,10 @@ pub struct IdentityRecord {
     pub mark_mask: u32,
     /// Differentiated services code point (RFC 2474) shifted left by two, or [`NO_DSCP`].
     pub traffic_class: u32,
+    /// The limiter of the identity: its own number, of a variant that of the identity.
+    pub limiter: AgentId,
+    /// Its limiter by process, cgroup or destination.
+    pub narrower: LimiterRef,
 }
 
 /// Leave the traffic class alone.
@@ -91,4 +104,4 @@ impl IdentityRecord {
 }
 
 // As in `audit.rs`.
-const _: () = assert!(size_of::<IdentityRecord>() == 32);
+const _: () = assert!(size_of::<IdentityRecord>() == 40);

@@ -69,9 +69,6 @@ impl LimiterRef {
     }
 }
 
-/// No limit on open flows, or on bytes of a period.
-pub const UNLIMITED: u64 = u64::MAX;
-
 /// [`Limits::flags`]: what is over the limit passes and is recorded.
 pub const LIMIT_AUDIT: u32 = 1;
 /// [`Limits::flags`]: over the quota every packet is dropped, not only new flows.
@@ -98,7 +95,7 @@ pub struct Bandwidth {
 )]
 #[repr(C)]
 pub struct Quota {
-    /// Bytes, or [`UNLIMITED`].
+    /// Bytes; 0 for no limit.
     pub bytes: u64,
     /// When the period ends: [`PeriodEnd::to_word`]. One word, so that the daemon can move it under
     /// running programs.
@@ -160,15 +157,17 @@ pub const OUT: usize = 0;
 /// See [`OUT`].
 pub const IN: usize = 1;
 
-/// What one limiter allows in one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// What one limiter allows in one generation. All zero, it limits nothing.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Limits {
     /// Nanoseconds that one new flow takes; 0 for no limit on the rate of new flows.
     pub connect_cost_ns: u64,
     /// Nanoseconds that the bucket of new flows holds.
     pub connect_burst_ns: u64,
-    /// Open flows, or [`UNLIMITED`].
+    /// Open flows; 0 for no limit.
     pub concurrent: u64,
     /// Bytes per time, out and in.
     pub bandwidth: [Bandwidth; 2],
@@ -178,24 +177,6 @@ pub struct Limits {
     pub entries: u32,
     /// `LIMIT_*` and `QUOTA_*` bits.
     pub flags: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let quota = Quota {
-            bytes: UNLIMITED,
-            ..Quota::default()
-        };
-        Self {
-            connect_cost_ns: 0,
-            connect_burst_ns: 0,
-            concurrent: UNLIMITED,
-            bandwidth: [Bandwidth::default(); 2],
-            quota: [quota; 2],
-            entries: 0,
-            flags: 0,
-        }
-    }
 }
 
 /// The counts that are taken from, of a whole limiter or of one process, cgroup or destination. Only
@@ -239,8 +220,9 @@ pub struct LimitState {
     pub over_packets: [u64; 2],
     /// IP bytes of those.
     pub over_bytes: [u64; 2],
-    /// Processes, cgroups or destinations that are counted apart now.
-    pub entries: u64,
+    /// Buckets of processes, cgroups or destinations that were made. How many were removed since is the
+    /// daemon's to say: none of the two writes what the other does.
+    pub made: u64,
     /// Boot clock at the last event of a refusal: one in [`EVENT_WINDOW_NS`].
     pub event_ns: u64,
 }

@@ -7,6 +7,7 @@ use crate::{
     executable::{FileKey, HashedFile},
     fact::{Choice, ExecutableSet, UserKey},
     identity::{AgentId, IdentityRecord},
+    limit::{Bucket, BucketKey, LimitState, Limits, RuleLimiterKey},
     policy::RuleKey,
     process::ProcessLabel,
 };
@@ -19,6 +20,16 @@ unsafe impl aya::Pod for AgentId {}
 unsafe impl aya::Pod for Counters {}
 // SAFETY: `repr(C)`; `IntoBytes` proves that it has no padding and `FromBytes` that all bits are valid.
 unsafe impl aya::Pod for IdentityRecord {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for Bucket {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for BucketKey {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for LimitState {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for Limits {}
+// SAFETY: as for `IdentityRecord`.
+unsafe impl aya::Pod for RuleLimiterKey {}
 // SAFETY: as for `IdentityRecord`.
 unsafe impl aya::Pod for Label {}
 // SAFETY: as for `IdentityRecord`.

@@ -47,6 +47,45 @@ pub enum Reason {
     IpOptions = 7,
     /// A packet whose headers could not be read.
     Malformed = 8,
+    /// More new flows than the rate allows.
+    RateLimit = 9,
+    /// More open flows than allowed.
+    ConcurrencyLimit = 10,
+    /// The bytes of the period are used up.
+    Quota = 11,
+    /// More processes, cgroups or destinations than can be counted apart.
+    LimitEntries = 12,
+}
+
+impl Reason {
+    /// The word for it, the same in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::NoRule => "no-rule",
+            Self::Unrestricted => "unrestricted",
+            Self::Expired => "expired",
+            Self::RawSocket => "raw-socket",
+            Self::SocketType => "socket-type",
+            Self::RoutingHeader => "routing-header",
+            Self::IpOptions => "ip-options",
+            Self::Malformed => "malformed",
+            Self::RateLimit => "rate-limit",
+            Self::ConcurrencyLimit => "concurrency-limit",
+            Self::Quota => "quota",
+            Self::LimitEntries => "limit-entries",
+        }
+    }
+
+    /// Whether a limit is reached: policy allows it, and a later try may succeed.
+    #[must_use]
+    pub const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimit | Self::ConcurrencyLimit | Self::Quota | Self::LimitEntries
+        )
+    }
 }
 
 /// A verdict with its grounds.

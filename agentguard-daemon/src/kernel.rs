@@ -4,6 +4,7 @@ mod attach;
 pub mod btf;
 pub mod error;
 pub mod events;
+mod limits;
 mod link;
 mod maps;
 pub mod memory;
@@ -21,6 +22,7 @@ use agentguard_common::{
     executable::HashedFile,
     fact::{Choice, ExecutableSet},
     identity::{AgentId, IdentityRecord},
+    limit::{Bucket, BucketKey, LimitState, Limits},
     process::ProcessLabel,
 };
 use aya::{Ebpf, programs::Iter};
@@ -28,6 +30,7 @@ use aya::{Ebpf, programs::Iter};
 pub use self::{
     error::KernelError,
     events::{AuditRing, CgroupRing, ProcessRing},
+    limits::LimiterEntry,
     place::FilePlace,
     selection::ProcessLosses,
 };
@@ -71,6 +74,8 @@ pub struct Generation<'a> {
     pub sets: Vec<SetEntry>,
     /// The files that have a hash that policy asks for.
     pub files: Vec<(FilePlace, HashedFile)>,
+    /// Its limits.
+    pub limiters: Vec<LimiterEntry>,
 }
 
 /// An identity in one generation.
@@ -319,6 +324,61 @@ impl Kernel {
     /// If the kernel refuses to read them.
     pub fn counters(&self, identity: AgentId) -> Result<Counters, KernelError> {
         self.maps.counters(identity)
+    }
+
+    /// What was used of a limiter.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read it.
+    pub fn limit_state(&self, number: u32) -> Result<LimitState, KernelError> {
+        self.maps.limits.state(number)
+    }
+
+    /// Sets what was used of a limiter that no program takes from yet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn restore_limit(&mut self, number: u32, state: LimitState) -> Result<(), KernelError> {
+        self.maps.limits.restore(number, state)
+    }
+
+    /// Sets what a limiter allows in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn set_limits(&mut self, number: u32, limits: Limits) -> Result<(), KernelError> {
+        let slot = maps::slot_of(self.generation);
+        self.maps.limits.set(slot, number, limits)
+    }
+
+    /// What is counted apart by process, cgroup or destination.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read it.
+    pub fn buckets(&self) -> Result<Vec<(BucketKey, Bucket)>, KernelError> {
+        self.maps.limits.buckets()
+    }
+
+    /// How many of them a limiter has.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to read it.
+    pub fn bucket_count(&self, number: u32) -> Result<u64, KernelError> {
+        self.maps.limits.entries(number)
+    }
+
+    /// Removes one that is as good as new.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_bucket(&mut self, key: &BucketKey) -> Result<(), KernelError> {
+        self.maps.limits.remove_bucket(key)
     }
 
     /// Names of the attached programs, sorted.

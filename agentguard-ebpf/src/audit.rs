@@ -68,17 +68,9 @@ pub fn record(
     subject: &Subject,
     now_ns: u64,
 ) {
-    let Some(counters) = counters_of(judgement.identity) else {
+    let Some(counters) = count(judgement) else {
         return;
     };
-    // SAFETY: the value is this CPU's and lives as long as the map.
-    unsafe {
-        match judgement.decision.verdict {
-            Verdict::Allow => atomic::add(&raw mut (*counters).allowed, 1),
-            Verdict::Deny => atomic::add(&raw mut (*counters).denied, 1),
-            Verdict::WouldDeny => atomic::add(&raw mut (*counters).would_deny, 1),
-        }
-    }
     if judgement.decision.verdict == Verdict::Allow && judgement.record.has(FLAG_QUIET) {
         return;
     }
@@ -90,6 +82,21 @@ pub fn record(
         rule: judgement.decision.rule,
     };
     write(context, counters, ground, tag, subject, None, now_ns);
+}
+
+/// Counts a judgement.
+#[inline(always)]
+pub fn count(judgement: &Judgement) -> Option<*mut Counters> {
+    let counters = counters_of(judgement.identity)?;
+    // SAFETY: the value is this CPU's and lives as long as the map.
+    unsafe {
+        match judgement.decision.verdict {
+            Verdict::Allow => atomic::add(&raw mut (*counters).allowed, 1),
+            Verdict::Deny => atomic::add(&raw mut (*counters).denied, 1),
+            Verdict::WouldDeny => atomic::add(&raw mut (*counters).would_deny, 1),
+        }
+    }
+    Some(counters)
 }
 
 /// Counts the end of a flow and writes its event, unless its identity is quiet.

@@ -2,19 +2,32 @@
 
 use agentguard_common::{
     audit::{EventKind, Hook},
-    connection::{Address, Connection, Protocol},
+    connection::{Address, Connection, Direction, Protocol},
+    verdict::{Decision, Verdict},
 };
 use aya_ebpf::EbpfContext;
 
 use crate::{
     atomic,
     audit::{self, Ground, Subject, Totals},
+    limit,
     policy::Active,
     tag::Tag,
     verdict::Judgement,
 };
 
-/// Opens a flow that was let pass, or records why it was not.
+/// What became of a flow that asked to be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It is open.
+    Yes,
+    /// Policy refuses it.
+    Refused,
+    /// A limit is reached.
+    Limited,
+}
+
+/// Opens a flow that was let pass and that its limits have room for, or records why not.
 ///
 /// A socket has one flow at a time: one to another peer ends the former. A repeat of the open one
 /// is nothing new.
@@ -27,11 +40,14 @@ pub fn open(
     connection: &Connection,
     hook: Hook,
     now_ns: u64,
-) {
-    let decision = judgement.decision;
+) -> Opened {
+    let mut judgement = *judgement;
+    let mut opened = Opened::Refused;
+    let mut is_told = true;
     if judgement.passes() {
+        let decision = judgement.decision;
         if tag.flow.continues(active, connection, decision.verdict) {
-            return;
+            return Opened::Yes;
         }
         close(context, active, tag, hook, now_ns);
         let flow = &mut tag.flow;
@@ -41,12 +57,46 @@ pub fn open(
         flow.local_port = connection.local_port;
         flow.direction = connection.direction;
         flow.protocol = connection.protocol;
-        flow.verdict = decision.verdict;
-        flow.reason = decision.reason;
         flow.rule = decision.rule;
         flow.generation = active.generation;
-        // SAFETY: an aligned u64 of a live map value.
-        unsafe { atomic::exchange(&raw mut flow.open, 1) };
+        let is_accepted = matches!(connection.direction, Direction::Ingress);
+        let answer = limit::admit(
+            active,
+            &judgement.record,
+            decision.rule,
+            tag,
+            is_accepted,
+            now_ns,
+        );
+        // What is only recorded opens anyway, and its opening is told of in any case.
+        if answer.is_over() && !(answer.is_audit() && answer.is_silent()) {
+            judgement.decision = Decision {
+                verdict: if answer.is_audit() {
+                    Verdict::WouldDeny
+                } else {
+                    Verdict::Deny
+                },
+                reason: answer.reason(),
+                rule: decision.rule,
+            };
+        }
+        if answer.refuses() {
+            opened = Opened::Limited;
+            is_told = !answer.is_silent();
+        } else {
+            opened = Opened::Yes;
+        }
+        if opened == Opened::Yes {
+            let flow = &mut tag.flow;
+            flow.verdict = decision.verdict;
+            flow.reason = decision.reason;
+            // SAFETY: an aligned u64 of a live map value.
+            unsafe { atomic::exchange(&raw mut flow.open, 1) };
+        }
+    }
+    if !is_told {
+        audit::count(&judgement);
+        return opened;
     }
     let subject = Subject {
         kind: EventKind::Connection,
@@ -58,7 +108,8 @@ pub fn open(
         local_port: connection.local_port,
         remote_port: connection.remote_port,
     };
-    audit::record(context, active, judgement, Some(tag), &subject, now_ns);
+    audit::record(context, active, &judgement, Some(tag), &subject, now_ns);
+    opened
 }
 
 /// Adds a packet that was let pass.
@@ -112,6 +163,7 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
             duration_ns: now_ns.saturating_sub((*flow).opened_ns),
         }
     };
+    limit::give_back(active, tag, false);
     let flow = &tag.flow;
     // `connect()` on a UDP socket sends nothing; name resolution does it only to sort addresses.
     if !matches!(flow.protocol, Protocol::Tcp) && totals.packets_out == 0 && totals.packets_in == 0

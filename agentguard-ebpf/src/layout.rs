@@ -80,6 +80,10 @@ macro_rules! offsets {
 offsets! {
     /// `task_struct.tgid`.
     TASK_TGID;
+    /// `task_struct.group_leader`.
+    TASK_LEADER;
+    /// `task_struct.start_boottime` (Linux 5.5).
+    TASK_STARTED;
     /// `task_struct.real_parent`.
     TASK_PARENT;
     /// `task_struct.comm`.

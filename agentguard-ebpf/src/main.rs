@@ -29,6 +29,7 @@ mod headers;
 mod hooks;
 mod identity;
 mod layout;
+mod limit;
 mod mark;
 mod path;
 mod policy;

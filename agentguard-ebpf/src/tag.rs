@@ -6,11 +6,19 @@ use agentguard_common::{
     cgroup::Rank,
     connection::{Address, Connection, Direction, Protocol},
     identity::{AgentId, FLAG_RESTRICTED},
+    limit::LimiterRef,
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::macros::btf_map;
 
-use crate::{atomic, identity::Found, policy::Active, storage::SocketStorage, task::Task};
+use crate::{
+    atomic,
+    identity::Found,
+    limit::{Held, REMEMBERED_PEERS},
+    policy::Active,
+    storage::SocketStorage,
+    task::Task,
+};
 
 /// Socket → tag. Only the programs write it.
 #[btf_map]
@@ -84,6 +92,8 @@ pub struct Tag {
     pub cgroup_id: u64,
     pub pid: u32,
     pub uid: u32,
+    /// When its process started, boot clock.
+    pub started_ns: u64,
     pub comm: [u64; 2],
     /// Traffic class that was set, plus one; 0 for none.
     pub traffic_class: u32,
@@ -92,6 +102,16 @@ pub struct Tag {
     pub reserved: [u8; 2],
     /// Its flow.
     pub flow: Flow,
+    /// What that counts in.
+    pub held: Held,
+    /// The limiter of the rule that let it pass last.
+    pub rule_limiter: LimiterRef,
+    /// Where the next of `peers` goes.
+    pub next_peer: u32,
+    /// Peers of an unconnected socket: what an unconnected socket went to lately.
+    pub peers: [u64; REMEMBERED_PEERS],
+    /// Boot clock until which it takes more than a small part of its bandwidth, out and in.
+    pub paced_ns: [u64; 2],
     /// Cached judgements: packets out, packets in.
     pub passed: [Passed; 2],
 }
@@ -134,7 +154,9 @@ impl Tag {
         self.pid = caller.pid;
         self.uid = caller.uid;
         self.cgroup_id = caller.cgroup_id;
-        self.comm = Task::current().comm();
+        let task = Task::current();
+        self.comm = task.comm();
+        self.started_ns = task.started_ns();
     }
 }
 
@@ -222,7 +244,7 @@ pub const fn ends(identity: AgentId, protocol: Protocol, remote_port: u16, local
 }
 
 #[inline(always)]
-fn words(address: &Address) -> [u64; 2] {
+pub fn words(address: &Address) -> [u64; 2] {
     let bits = u128::from_ne_bytes(address.0);
     [bits as u64, (bits >> 64) as u64]
 }

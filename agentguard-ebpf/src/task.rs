@@ -25,6 +25,19 @@ impl Task {
         unsafe { number_at(self.0, &layout::TASK_TGID) }
     }
 
+    /// When its process started (`CLOCK_BOOTTIME`): tells it from another one with its number.
+    #[inline(always)]
+    pub fn started_ns(&self) -> u64 {
+        // SAFETY: as above; the leader lives as long as any thread of its process.
+        unsafe {
+            let leader = pointer_at(self.0, &layout::TASK_LEADER);
+            if leader.is_null() {
+                return 0;
+            }
+            number_at(leader, &layout::TASK_STARTED)
+        }
+    }
+
     /// Real user and group in the initial user namespace, and who logged in.
     #[inline(always)]
     pub fn user(&self) -> User {

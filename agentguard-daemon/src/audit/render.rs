@@ -58,7 +58,7 @@ fn connection(record: &ConnectionRecord) -> String {
         words::of_target(event),
         text(rule.as_bytes()),
         event.pid,
-        words::of_reason(event.reason),
+        event.reason.name(),
     );
     if record.count > 1 {
         // Writing to a `String` cannot fail.

@@ -4,7 +4,7 @@ use agentguard_common::{
     audit::{AuditEvent, EventKind, Hook},
     cgroup::Rank,
     connection::{Direction, Protocol},
-    verdict::{Reason, Verdict},
+    verdict::Verdict,
 };
 
 use crate::policy::compiled::{Class, Mode};
@@ -14,20 +14,6 @@ pub(super) const fn of_verdict(verdict: Verdict) -> &'static str {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",
         Verdict::WouldDeny => "would-deny",
-    }
-}
-
-pub(super) const fn of_reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Rule => "rule",
-        Reason::NoRule => "no-rule",
-        Reason::Unrestricted => "unrestricted",
-        Reason::Expired => "expired",
-        Reason::RawSocket => "raw-socket",
-        Reason::SocketType => "socket-type",
-        Reason::RoutingHeader => "routing-header",
-        Reason::IpOptions => "ip-options",
-        Reason::Malformed => "malformed",
     }
 }
 

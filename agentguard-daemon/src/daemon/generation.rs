@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use agentguard_common::{
     fact::{Choice, ExecutableSet, NO_CHOICE},
-    identity::AgentId,
+    identity::{AgentId, IdentityRecord},
 };
 use jiff::Timestamp;
 
@@ -117,7 +117,13 @@ impl Daemon {
             .zip(&ids)
             .map(|(identity, &id)| IdentityEntry {
                 id,
-                record: identity.record(deadline_ns(identity.expires, now, boot_ns)),
+                record: IdentityRecord {
+                    limiter: identity
+                        .variant_of
+                        .and_then(|base| ids.get(base).copied())
+                        .unwrap_or(id),
+                    ..identity.record(deadline_ns(identity.expires, now, boot_ns))
+                },
                 variants: encode(&identity.variants, &ids),
             })
             .collect();
@@ -146,6 +152,7 @@ impl Daemon {
             labels,
             sets,
             files: hashed.iter().map(|it| (it.place, it.file)).collect(),
+            limiters: Vec::new(),
         });
         match swapped {
             Ok(_) => {}

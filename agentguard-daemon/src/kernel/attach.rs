@@ -65,6 +65,8 @@ impl Layout {
                 find("sock", &["__sk_common"])? + find("sock_common", &["skc_family"])?,
             ),
             ("TASK_TGID", find("task_struct", &["tgid"])?),
+            ("TASK_LEADER", find("task_struct", &["group_leader"])?),
+            ("TASK_STARTED", find("task_struct", &["start_boottime"])?),
             ("TASK_PARENT", find("task_struct", &["real_parent"])?),
             ("TASK_COMM", find("task_struct", &["comm"])?),
             ("TASK_LOGIN_UID", find("task_struct", &["loginuid"])?),

@@ -18,7 +18,8 @@ use aya::{
 };
 
 use super::{
-    CgroupLabel, Generation, IdentityEntry, KernelError, events, selection::SelectionMaps,
+    CgroupLabel, Generation, IdentityEntry, KernelError, events, limits::LimitMaps,
+    selection::SelectionMaps,
 };
 use crate::policy::compiled::{AddressClass, Compiled};
 
@@ -42,12 +43,13 @@ pub(super) struct Maps {
     counters: PerCpuArray<MapData, Counters>,
     enrolled: Array<MapData, u64>,
     pub(super) selection: SelectionMaps,
+    pub(super) limits: LimitMaps,
     /// The cgroups labelled in each slot, so that the idle one can be brought up to date.
     labelled: [HashSet<u64>; 2],
 }
 
 /// Names of the maps that are pinned: their contents outlive the daemon.
-pub(super) const PINNED: [&str; 20] = [
+pub(super) const PINNED: [&str; 25] = [
     "GENERATION",
     "HOSTS",
     "ADDRESSES",
@@ -68,6 +70,11 @@ pub(super) const PINNED: [&str; 20] = [
     "RELABELS",
     "PROCESS_COUNTS",
     "PROCESS_EVENTS",
+    "LIMITS",
+    "LIMIT_STATES",
+    "BUCKETS",
+    "REMOVED_BUCKETS",
+    "RULE_LIMITERS",
 ];
 
 /// The rings, for who reads them.
@@ -95,6 +102,7 @@ impl Maps {
             counters: take(ebpf, "COUNTERS")?,
             enrolled: take(ebpf, "ENROLLED")?,
             selection: SelectionMaps::take(ebpf)?,
+            limits: LimitMaps::take(ebpf)?,
             labelled: [HashSet::new(), HashSet::new()],
         };
         for key in maps.cgroups.keys() {
@@ -131,6 +139,7 @@ impl Maps {
         self.write_ports(slot, next.compiled)?;
         self.selection.write(slot, next)?;
         self.selection.write_files(slot, &next.files)?;
+        self.limits.write(slot, &next.limiters)?;
         self.write_identities(slot, &next.identities)?;
         self.write_labels(slot, &next.labels)?;
         self.hosts.set(slot, &hosts, 0).map_err(of("HOSTS"))?;

@@ -191,6 +191,7 @@ impl CompiledIdentity {
             mark: self.tags.mark,
             mark_mask: self.tags.mark_mask,
             traffic_class: self.tags.dscp.map_or(NO_DSCP, |dscp| u32::from(dscp) << 2),
+            ..IdentityRecord::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use agentguard_common::{
     connection::Connection,
     identity::NEVER,
     policy::NO_RULE,
-    verdict::{Reason, Verdict, decide},
+    verdict::{Verdict, decide},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -54,17 +54,7 @@ pub fn explain(
             Verdict::Deny => "deny",
             Verdict::WouldDeny => "would-deny",
         },
-        reason: match decision.reason {
-            Reason::Rule => "rule",
-            Reason::NoRule => "no-rule",
-            Reason::Unrestricted => "unrestricted",
-            Reason::Expired => "expired",
-            Reason::RawSocket => "raw-socket",
-            Reason::SocketType => "socket-type",
-            Reason::RoutingHeader => "routing-header",
-            Reason::IpOptions => "ip-options",
-            Reason::Malformed => "malformed",
-        },
+        reason: decision.reason.name(),
         rule: source.map(|source| source.name.clone()),
         location: source.map(|source| source.location.clone()),
     }

@@ -11,14 +11,20 @@ use agentguard_common::{
     identity::{FLAG_RESTRICTED, NEVER},
     verdict::Verdict,
 };
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    helpers::generated::bpf_set_retval, macros::cgroup_sock_addr, programs::SockAddrContext,
+};
 
 use super::{PASS, REFUSE};
 use crate::{
-    clock, flow, identity, mark, policy,
+    clock,
+    flow::{self, Opened},
+    identity, layout, mark, policy,
     tag::{self, Origin},
     verdict::Judgement,
 };
+
+const EAGAIN: i32 = 11;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(context: SockAddrContext) -> i32 {
@@ -113,6 +119,16 @@ pub(super) fn open_outbound(context: &SockAddrContext, remote: Address, hook: Ho
     {
         tag.passed[0].remember(active.generation, &connection.remote, ends);
     }
-    flow::open(context, active, &judgement, tag, &connection, hook, now_ns);
-    if judgement.passes() { PASS } else { REFUSE }
+    match flow::open(context, active, &judgement, tag, &connection, hook, now_ns) {
+        Opened::Yes => PASS,
+        Opened::Refused => REFUSE,
+        Opened::Limited => {
+            // Policy allows it, and a later try may succeed.
+            if layout::HAS_SET_RETVAL.load() == 1 {
+                // SAFETY: has no precondition in this program type.
+                unsafe { bpf_set_retval(-EAGAIN) };
+            }
+            REFUSE
+        }
+    }
 }

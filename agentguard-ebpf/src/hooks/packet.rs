@@ -7,7 +7,9 @@
 use agentguard_common::{
     audit::{EventKind, Hook},
     connection::{Address, Connection, Direction},
-    identity::{AgentId, FLAG_RESTRICTED, NEVER},
+    identity::{
+        AgentId, FLAG_BYTE_LIMITS, FLAG_FLOW_LIMITS, FLAG_RESTRICTED, IdentityRecord, NEVER,
+    },
     policy::NO_RULE,
     verdict::{Decision, Reason, Verdict},
 };
@@ -16,9 +18,12 @@ use aya_ebpf::{helpers::generated::bpf_sk_fullsock, macros::cgroup_skb, programs
 use super::{PASS, REFUSE, SOCK_STREAM};
 use crate::{
     audit::{self, Subject},
-    clock, flow,
+    clock,
+    flow::{self, Opened},
     headers::Headers,
-    identity, mark,
+    identity,
+    limit::{self, Bytes},
+    mark,
     policy::{self, Active},
     tag::{self, Origin, Tag},
     verdict::Judgement,
@@ -26,6 +31,16 @@ use crate::{
 
 const TCP_LISTEN: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
+/// `ETH_P_IPV6` in network byte order.
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// Drops a packet without an error to its sender (Linux 5.3, `BPF_PROG_CGROUP_INET_EGRESS_RUN_ARRAY`).
+const DROP: i32 = 2;
+
+/// Bytes of headers of each further segment: IPv4, and TCP with its timestamps or UDP.
+const TCP_HEADERS: u64 = 52;
+const UDP_HEADERS: u64 = 28;
+const MORE_OF_IPV6: u64 = 20;
 
 #[cgroup_skb(egress)]
 fn egress(context: SkBuffContext) -> i32 {
@@ -88,8 +103,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         mark::packet(context.skb.skb, &record);
     }
     if !record.has(FLAG_RESTRICTED) && record.expires_ns == NEVER {
-        packet.count(tag);
-        return PASS;
+        return packet.pass(active, &record, tag);
     }
     let headers = Headers::read(context);
     let (remote, remote_port, local_port) = match way {
@@ -129,8 +143,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
     };
     // The answers to an allowed connection come in with it; what it may send is judged on the way out.
     if tcp && way == Way::In && connection.direction == Direction::Egress {
-        packet.count(tag);
-        return PASS;
+        return packet.pass(active, &record, tag);
     }
     let ends = if tag.origin == Origin::Outbound && connection.direction == Direction::Egress {
         tag::ends_outbound(tag.identity, &connection)
@@ -140,8 +153,7 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
     // The clock is read only where it can matter.
     let has_time = record.expires_ns == NEVER || clock::now_ns() < record.expires_ns;
     if has_time && tag.passed[way as usize].holds(active.generation, &remote, ends) {
-        packet.count(tag);
-        return PASS;
+        return packet.pass(active, &record, tag);
     }
     let now_ns = clock::now_ns();
     let mut judgement = Judgement::of(active, tag.identity, &connection, now_ns);
@@ -158,6 +170,8 @@ fn judge(context: &SkBuffContext, way: Way) -> i32 {
         judgement = Judgement::of(active, tag.identity, &accepted, now_ns);
     }
     if judgement.decision.verdict != Verdict::Deny {
+        tag.rule_limiter =
+            limit::limiter_of_rule(active, &judgement.record, judgement.decision.rule);
         tag.passed[way as usize].remember(active.generation, &remote, ends);
     }
     packet.refuse_or_pass(active, tag, &judgement, &connection, now_ns)
@@ -206,25 +220,45 @@ impl Packet<'_> {
         }
     }
 
-    /// Adds it to the flow of its socket.
+    /// Takes it from its limits and adds it to the flow of its socket, or drops it.
     #[inline(always)]
-    fn count(&self, tag: &mut Tag) {
+    fn pass(&self, active: Active, record: &IdentityRecord, tag: &mut Tag) -> i32 {
         if self.listening {
-            return;
+            // A client whose handshake is not answered tries again.
+            return if self.way == Way::In
+                && record.has(FLAG_FLOW_LIMITS)
+                && !limit::has_room(active, record)
+            {
+                REFUSE
+            } else {
+                PASS
+            };
         }
         // SAFETY: the context of the running program.
-        let (bytes, segments) = unsafe {
-            (
-                (*self.context.skb.skb).len,
-                (*self.context.skb.skb).gso_segs,
-            )
+        let (bytes, segments, family) = unsafe {
+            let skb = self.context.skb.skb;
+            ((*skb).len, (*skb).gso_segs, (*skb).protocol)
         };
-        flow::count(
-            tag,
-            self.way == Way::Out,
-            bytes.into(),
-            segments.max(1).into(),
-        );
+        let packets = u64::from(segments.max(1));
+        if record.has(FLAG_BYTE_LIMITS) {
+            let headers = if self.tcp { TCP_HEADERS } else { UDP_HEADERS }
+                + if family == ETH_P_IPV6 {
+                    MORE_OF_IPV6
+                } else {
+                    0
+                };
+            let wanted = Bytes {
+                bytes: u64::from(bytes) + (packets - 1) * headers,
+                packets,
+                is_out: self.way == Way::Out,
+            };
+            if !wanted.pass(active, record, tag, clock::now_ns()) {
+                // Senders take it for loss on the way, and slow down.
+                return if self.way == Way::Out { DROP } else { REFUSE };
+            }
+        }
+        flow::count(tag, self.way == Way::Out, bytes.into(), packets);
+        PASS
     }
 
     /// Records what is new about it, and says whether it goes on.
@@ -255,7 +289,7 @@ impl Packet<'_> {
             }
             Verdict::Allow | Verdict::Deny | Verdict::WouldDeny => {
                 let hook = self.way.hook();
-                flow::open(
+                let opened = flow::open(
                     self.context,
                     active,
                     judgement,
@@ -264,11 +298,13 @@ impl Packet<'_> {
                     hook,
                     now_ns,
                 );
+                if opened != Opened::Yes {
+                    return REFUSE;
+                }
             }
         }
         if judgement.passes() {
-            self.count(tag);
-            PASS
+            self.pass(active, &judgement.record, tag)
         } else {
             REFUSE
         }

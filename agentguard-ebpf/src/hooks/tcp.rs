@@ -81,7 +81,8 @@ fn open_accepted(context: &SockOpsContext) {
     };
     let now_ns = clock::now_ns();
     let judgement = Judgement::of(active, tag.identity, &connection, now_ns);
-    flow::open(
+    // It is there already: limits count it, and refuse the next ones.
+    let _ = flow::open(
         context,
         active,
         &judgement,

@@ -36,7 +36,7 @@ pub(super) fn event(record: &ConnectionRecord, host: &Host, text: &mut Text) -> 
         Verdict::Allow | Verdict::WouldDeny => SUCCESS,
         Verdict::Deny => Status {
             status_code: Some("EPERM"),
-            status_detail: Some(words::of_reason(event.reason).into()),
+            status_detail: Some(event.reason.name().into()),
             ..FAILURE
         },
     };
@@ -259,7 +259,7 @@ fn firewall_rule(record: &ConnectionRecord, text: &mut Text) -> Option<FirewallR
     }
     let name = record.rule.as_ref().map(|rule| rule.name.as_str());
     Some(FirewallRule {
-        name: text.of(name.unwrap_or(words::of_reason(event.reason)), limit::NAME),
+        name: text.of(name.unwrap_or(event.reason.name()), limit::NAME),
         uid: format!("{}/{}", event.generation, event.rule),
         desc: rule_source(record, text),
     })
@@ -287,7 +287,7 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
         roles: text.of(&actor.roles.join(","), limit::PATH),
         mode: actor.mode.map(words::of_mode),
         verdict: words::of_verdict(event.verdict),
-        reason: words::of_reason(event.reason),
+        reason: event.reason.name(),
         hook: words::of_hook(event.hook),
         generation: event.generation,
         rule_source: rule_source(record, text),
@@ -348,7 +348,7 @@ fn message(record: &ConnectionRecord, rule: Option<&FirewallRule>, text: &mut Te
         words::of_protocol(event.protocol),
         words::of_target(event),
     );
-    let ground = rule.map_or(words::of_reason(event.reason), |rule| rule.name.as_str());
+    let ground = rule.map_or(event.reason.name(), |rule| rule.name.as_str());
     message.push_str(&format!(" ({ground})"));
     if record.count > 1 {
         message.push_str(&format!(", {} times", record.count));
