@@ -103,12 +103,14 @@ pub struct Quota {
     /// Length of the periods after this one in units of [`PeriodEnd::UNIT_BITS`], for the time that no
     /// daemon tells better.
     pub length: u64,
+    /// How much greater the number of the next period is.
+    pub step: u64,
 }
 
 /// Which period it is, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeriodEnd {
-    /// Number of the period; grows by one at each boundary and never falls.
+    /// Number of the period; grows at each boundary and never falls.
     pub number: u64,
     /// Boot clock in units of 2^[`Self::UNIT_BITS`] ns.
     pub end: u64,
@@ -147,7 +149,7 @@ impl Quota {
         if now < end || self.length == 0 {
             number
         } else {
-            number + 1 + (now - end) / self.length
+            number + self.step * (1 + (now - end) / self.length)
         }
     }
 }
@@ -284,7 +286,7 @@ pub const fn take(full_ns: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Opt
 
 // As in `audit.rs`.
 const _: () = {
-    assert!(size_of::<Limits>() == 112);
+    assert!(size_of::<Limits>() == 128);
     assert!(size_of::<LimitState>() == 152);
     assert!(size_of::<BucketKey>() == 24);
     assert!(size_of::<RuleLimiterKey>() == 12);

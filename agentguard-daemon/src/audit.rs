@@ -47,8 +47,8 @@ pub use self::{
     ocsf::Host,
     recent::{Entry, Filter, Recent},
     record::{
-        Ancestor, AuditRecord, BootClock, Container, EventsLost, Launched, Loss, Place,
-        PolicyLoaded, PolicyRejected, Process, Program, Unmet,
+        Ancestor, AuditRecord, BootClock, Container, EventsLost, Launched, LimitName, LimitNews,
+        LimitReport, Loss, Place, PolicyLoaded, PolicyRejected, Process, Program, Unmet,
     },
     trail::Trail,
 };

@@ -16,6 +16,7 @@ mod detach;
 mod doctor;
 mod events;
 mod explain;
+mod limits;
 mod policy;
 mod ps;
 mod reload;
@@ -108,6 +109,8 @@ enum Command {
     Status(Output),
     /// Show which cgroups belong to whom, and why.
     Ps(Output),
+    /// Show the limits in force: what is configured, used, left and refused.
+    Limits(limits::Limits),
     /// Show the last audit events.
     Events(events::Events),
     /// Load the policy anew.
@@ -161,6 +164,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Explain(explain) => explain.run(&place),
         Command::Status(output) => status::run(&place, output),
         Command::Ps(output) => ps::run(&place, output),
+        Command::Limits(limits) => limits.run(&place),
         Command::Events(events) => events.run(&place),
         Command::Reload(reload) => reload.run(&place),
         Command::Run(run) => run.run(&place),

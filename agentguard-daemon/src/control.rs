@@ -162,6 +162,9 @@ pub struct Status {
     pub programs: Vec<String>,
     /// Each identity in force.
     pub identities: Vec<IdentityStatus>,
+    /// Each limit in force.
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
     /// The identities in force by class.
     pub totals: Vec<ClassTotal>,
     /// Agents, CI jobs, cron scripts and services together.
@@ -200,8 +203,58 @@ pub struct IdentityStatus {
     pub expires: Option<String>,
     /// Exact totals since the programs were first loaded.
     pub counters: Totals,
+    /// Flows that are open now.
+    #[serde(default)]
+    pub open: u64,
     /// Where its events went since the daemon started.
     pub events: Balance,
+}
+
+/// A limit, and what is used of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LimitStatus {
+    /// Whose it is.
+    pub identity: String,
+    /// The class of that.
+    pub class: Class,
+    /// The rule that it is of, if it is of one.
+    pub rule: Option<String>,
+    /// What is counted apart: `identity` for nothing, `process`, `cgroup` or `destination`.
+    pub per: String,
+    /// Its key in policy.
+    pub limit: String,
+    /// As policy writes it.
+    pub configured: String,
+    /// What the numbers count.
+    pub unit: LimitUnit,
+    /// What is taken now: of the burst, of the open flows, or of the bytes of the period. Where
+    /// something is counted apart, by the one that has taken most.
+    pub used: u64,
+    /// The most that can be.
+    pub most: u64,
+    /// What is left.
+    pub headroom: u64,
+    /// New flows or packets that were over it, since the programs were first loaded.
+    pub refused: u64,
+    /// IP bytes of those packets.
+    pub refused_bytes: u64,
+    /// When the period of a quota ends.
+    pub period_ends: Option<Timestamp>,
+    /// How many processes, cgroups or destinations are counted apart.
+    pub counted_apart: Option<u64>,
+    /// Whether it is only recorded.
+    pub is_audit: bool,
+}
+
+/// What the numbers of a limit count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitUnit {
+    /// Flows.
+    Flows,
+    /// IP bytes.
+    Bytes,
 }
 
 /// All identities of one class together.

@@ -14,6 +14,7 @@ mod hashes;
 pub mod host;
 mod labels;
 mod launch;
+mod limits;
 pub mod lock;
 mod notify;
 mod places;
@@ -38,8 +39,9 @@ use tokio::{
 };
 
 use self::{
-    batch::Batches, conditions::Conditions, enrolment::Enrolment, generation::InForce, lock::Lock,
-    notify::notify, places::Places, readable::Readable, requests::Reload,
+    batch::Batches, conditions::Conditions, enrolment::Enrolment, generation::InForce,
+    limits::LimitDesk, lock::Lock, notify::notify, places::Places, readable::Readable,
+    requests::Reload,
 };
 use crate::{
     audit::{AuditRecord, Trail},
@@ -81,6 +83,7 @@ pub struct Daemon {
     /// When to look for losses and to try the sinks again.
     review_due: Option<Instant>,
     launches: Launches,
+    limits: LimitDesk,
     reload: Reload,
     calls: mpsc::Receiver<Call>,
     newest: watch::Sender<u64>,
@@ -158,6 +161,7 @@ impl Daemon {
             self.enrolment.due(now),
             self.review_due,
             self.launches.due(),
+            self.limits.due(),
         ]
         .into_iter()
         .flatten()
@@ -180,6 +184,9 @@ impl Daemon {
         if self.launches.due().is_some_and(|due| due <= now) {
             self.clear_launches();
         }
+        if self.limits.due().is_some_and(|due| due <= now) {
+            self.look_at_limits();
+        }
     }
 
     fn enrol(&mut self) {
@@ -194,6 +201,8 @@ impl Daemon {
         self.record_all_events();
         self.trail.flush_all(&mut self.lines);
         self.report_losses();
+        self.look_at_limits();
+        self.save_limits();
         let time = Timestamp::now();
         self.note(AuditRecord::DaemonStopped { time });
         self.deliver();

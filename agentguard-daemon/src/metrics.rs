@@ -17,7 +17,7 @@ use prometheus_client::{
 
 use crate::{
     audit::Balance,
-    control::{Status, Totals},
+    control::{LimitStatus, Status, Totals},
     policy::compiled::Class,
 };
 
@@ -44,6 +44,7 @@ struct Exposition(Status);
 struct Identity {
     class: Class,
     counters: Totals,
+    open: u64,
     events: Balance,
 }
 
@@ -54,6 +55,7 @@ impl Collector for Exposition {
         let mut page = Page(encoder);
         page.of_identities(&identities)?;
         page.of_classes(status)?;
+        page.of_limits(status)?;
         page.of_policy(status, identities.len() as u64)?;
         page.of_losses(status)?;
         page.of_sinks(status)?;
@@ -68,9 +70,11 @@ fn with_variants(status: &Status) -> BTreeMap<&str, Identity> {
         let identity = identities.entry(name).or_insert_with(|| Identity {
             class: one.class,
             counters: Totals::default(),
+            open: 0,
             events: Balance::default(),
         });
         identity.counters += one.counters;
+        identity.open += one.open;
         identity.events += one.events;
     }
     identities
@@ -110,6 +114,11 @@ impl Page<'_> {
             "Flows closed since the programs were first loaded.",
             None,
             of_each(identities, |identity| identity.counters.closed),
+        )?;
+        self.gauges(
+            "agentguard_flows_open",
+            "Flows open now.",
+            of_each(identities, |identity| identity.open),
         )?;
         self.counters(
             "agentguard_events_produced",
@@ -169,6 +178,38 @@ impl Page<'_> {
              gives one up.",
             Some(&Unit::Bytes),
             each(bytes),
+        )
+    }
+
+    fn of_limits(&mut self, status: &Status) -> fmt::Result {
+        let each = |value: fn(&LimitStatus) -> u64| {
+            status.limits.iter().map(move |limit| {
+                let labels = [
+                    ("identity", limit.identity.as_str()),
+                    ("limit", limit.limit.as_str()),
+                    ("rule", limit.rule.as_deref().unwrap_or_default()),
+                    ("per", limit.per.as_str()),
+                ];
+                (labels, value(limit))
+            })
+        };
+        self.gauges(
+            "agentguard_limit_used",
+            "What is taken of each limit in force: flows, or IP bytes for bandwidths and quotas. \
+             Where processes, cgroups or destinations are counted apart, by the one that has taken \
+             most.",
+            each(|limit| limit.used),
+        )?;
+        self.gauges(
+            "agentguard_limit_most",
+            "The most that can be taken of each limit in force.",
+            each(|limit| limit.most),
+        )?;
+        self.counters(
+            "agentguard_limit_refused",
+            "New flows or packets over each limit in force since the programs were first loaded.",
+            None,
+            each(|limit| limit.refused),
         )
     }
 

@@ -11,6 +11,7 @@ pub mod condition;
 pub mod diagnostic;
 mod explain;
 mod language;
+pub mod limit;
 mod parse;
 mod review;
 mod schema;
@@ -33,7 +34,7 @@ use jiff::Timestamp;
 pub use self::{
     compile::{RANKS, compile},
     diagnostic::{Diagnostic, Diagnostics, Severity},
-    explain::{Explanation, explain},
+    explain::{ExplainedLimit, Explanation, explain},
     parse::load,
     review::review,
     schema::schema,
@@ -42,6 +43,7 @@ pub use self::{
 };
 use self::{
     compiled::{Class, Mode},
+    limit::{Limits, QuotaTime},
     source::Place,
 };
 use crate::identity::context::Runtime;
@@ -100,6 +102,8 @@ pub struct Role {
     pub egress: Vec<Rule>,
     /// Who may reach it, in the order of the file.
     pub ingress: Vec<Rule>,
+    /// What an identity that has it is limited to.
+    pub limits: Option<Limits>,
 }
 
 /// One rule of a role. What it covers is what some of its zones or addresses holds **and** some of
@@ -118,6 +122,8 @@ pub struct Rule {
     pub effect: Effect,
     /// Without these it covers nothing.
     pub requires: Option<Requires>,
+    /// What passes by it is limited to.
+    pub limits: Option<Limits>,
 }
 
 /// What a rule does.
@@ -307,7 +313,7 @@ pub struct Launcher {
 }
 
 /// What holds for what has no identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Defaults {
     /// Outside the agents slice.
     pub unknown: Effect,
@@ -315,6 +321,10 @@ pub struct Defaults {
     pub unknown_agent: Effect,
     /// The systemd slice that agents live in.
     pub agents_slice: String,
+    /// What identities of a class are limited to where their roles do not say, by its name.
+    pub limits: BTreeMap<String, Limits>,
+    /// Where the periods of quotas begin.
+    pub quota_time: QuotaTime,
 }
 
 impl Default for Defaults {
@@ -323,6 +333,8 @@ impl Default for Defaults {
             unknown: Effect::Allow,
             unknown_agent: Effect::Deny,
             agents_slice: "agents.slice".to_owned(),
+            limits: BTreeMap::new(),
+            quota_time: QuotaTime::default(),
         }
     }
 }

@@ -171,6 +171,8 @@ fn names(text: &str) -> Names {
         agents_slice: "agents.slice".into(),
         selection: Selection::default(),
         launchers: Vec::new(),
+        limits: Vec::new(),
+        quota_time: agentguard_daemon::policy::limit::QuotaTime::default(),
     };
     Names::new(&compiled, &[ID])
 }

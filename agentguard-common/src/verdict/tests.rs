@@ -2,7 +2,10 @@ use super::{Decision, Reason, Verdict, decide};
 use crate::{
     connection::{Address, Connection, Direction, Protocol},
     fact::NO_CHOICE,
-    identity::{FLAG_ENFORCE, FLAG_PRESENT, FLAG_RESTRICTED, IdentityRecord, NEVER, NO_DSCP},
+    identity::{
+        AgentId, FLAG_ENFORCE, FLAG_PRESENT, FLAG_RESTRICTED, IdentityRecord, NEVER, NO_DSCP,
+    },
+    limit::LimiterRef,
     policy::{NO_RULE, RuleEntry, RuleKey, Tables},
 };
 
@@ -60,6 +63,8 @@ const RECORD: IdentityRecord = IdentityRecord {
     mark: 0,
     mark_mask: 0,
     traffic_class: NO_DSCP,
+    limiter: AgentId(20),
+    narrower: LimiterRef::NONE,
 };
 
 fn to(protocol: Protocol, host: u8, remote_port: u16, local_port: u16) -> Connection {

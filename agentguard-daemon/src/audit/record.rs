@@ -257,6 +257,59 @@ pub struct EventsLost {
     pub total: u64,
 }
 
+/// Which limit of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitName {
+    /// The identity.
+    pub actor: Arc<Actor>,
+    /// The rule that it is of, if it is of one.
+    pub rule: Option<Arc<RuleSource>>,
+    /// What is counted apart: `identity`, `process`, `cgroup` or `destination`.
+    pub per: &'static str,
+    /// Its key in policy: `connections`, `egress-quota`.
+    pub kind: &'static str,
+    /// What was asked for, as policy writes it.
+    pub configured: String,
+}
+
+/// News of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitReport {
+    /// Which.
+    pub limit: LimitName,
+    /// The generation in force.
+    pub generation: u64,
+    /// What.
+    pub news: LimitNews,
+}
+
+/// What is new of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitNews {
+    /// It was reached.
+    Reached {
+        /// When that began.
+        start: Timestamp,
+        /// Until when this counts.
+        end: Timestamp,
+        /// New flows or packets over it.
+        count: u64,
+        /// IP bytes of those packets.
+        bytes: u64,
+        /// Whether they passed, and are only recorded.
+        is_audit: bool,
+    },
+    /// So much of a quota is used.
+    Used {
+        /// When that was seen.
+        time: Timestamp,
+        /// 80 or 100.
+        percent: u8,
+        /// IP bytes.
+        bytes: u64,
+    },
+}
+
 /// What a sink and `agentguard events` get.
 #[derive(Clone, Debug)]
 pub enum AuditRecord {
@@ -268,6 +321,8 @@ pub enum AuditRecord {
     PolicyRejected(PolicyRejected),
     /// A process was launched as an identity, or refused.
     Launched(Box<Launched>),
+    /// A limit was reached, or a quota is nearly used.
+    Limit(Box<LimitReport>),
     /// The daemon started.
     DaemonStarted {
         /// When.
@@ -292,6 +347,7 @@ impl AuditRecord {
             Self::PolicyRejected(record) => record.time,
             Self::Launched(record) => record.time,
             Self::EventsLost(record) => record.time,
+            Self::Limit(record) => record.time(),
             Self::DaemonStarted { time } | Self::DaemonStopped { time } => *time,
         }
     }
@@ -301,6 +357,7 @@ impl AuditRecord {
     pub fn actor(&self) -> Option<&Actor> {
         match self {
             Self::Connection(record) => Some(&record.actor),
+            Self::Limit(record) => Some(&record.limit.actor),
             Self::EventsLost(EventsLost {
                 loss: Loss::RingFull(actor),
                 ..
@@ -318,12 +375,30 @@ impl AuditRecord {
     pub fn verdict(&self) -> Option<Verdict> {
         match self {
             Self::Connection(record) => Some(record.event.verdict),
+            Self::Limit(record) => record.verdict(),
             Self::EventsLost(_)
             | Self::PolicyLoaded(_)
             | Self::PolicyRejected(_)
             | Self::Launched(_)
             | Self::DaemonStarted { .. }
             | Self::DaemonStopped { .. } => None,
+        }
+    }
+}
+
+impl LimitReport {
+    fn time(&self) -> Timestamp {
+        match self.news {
+            LimitNews::Reached { end, .. } => end,
+            LimitNews::Used { time, .. } => time,
+        }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        match self.news {
+            LimitNews::Reached { is_audit: true, .. } => Some(Verdict::WouldDeny),
+            LimitNews::Reached { .. } => Some(Verdict::Deny),
+            LimitNews::Used { .. } => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use agentguard_common::audit::EventKind;
 
 use super::{
     escape::escape,
-    record::{AuditRecord, ConnectionRecord, EventsLost, Launched, Loss},
+    record::{AuditRecord, ConnectionRecord, EventsLost, Launched, LimitNews, LimitReport, Loss},
     words,
 };
 
@@ -30,6 +30,7 @@ pub fn terminal_line(record: &AuditRecord) -> String {
             text(record.detail.as_bytes())
         ),
         AuditRecord::Launched(record) => format!("{time}  {}", launch(record)),
+        AuditRecord::Limit(record) => format!("{time}  {}", limit(record)),
         AuditRecord::DaemonStarted { .. } => format!("{time}  agentguard started"),
         AuditRecord::DaemonStopped { .. } => format!("{time}  agentguard stopped"),
         AuditRecord::EventsLost(record) => format!("{time}  {}", loss(record)),
@@ -80,6 +81,24 @@ fn launch(record: &Launched) -> String {
             "{who} not launched as {identity}: {}{reason}",
             text(why.as_bytes())
         ),
+    }
+}
+
+fn limit(record: &LimitReport) -> String {
+    let name = &record.limit;
+    let whose = text(name.actor.name.as_bytes());
+    let rule = name.rule.as_ref().map_or_else(String::new, |rule| {
+        format!(" of rule {}", text(rule.name.as_bytes()))
+    });
+    let limit = format!("{} {}{rule}", name.kind, name.configured);
+    match record.news {
+        LimitNews::Reached {
+            count, is_audit, ..
+        } => {
+            let what = if is_audit { "would refuse" } else { "refused" };
+            format!("{whose} is over its limit {limit}: {what} x{count}")
+        }
+        LimitNews::Used { percent, .. } => format!("{whose} has used {percent} % of {limit}"),
     }
 }
 

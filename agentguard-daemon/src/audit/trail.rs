@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     accounting::{Accounts, Growth, grow},
     fold::Fold,
-    names::{Directory, Names},
+    names::{Actor, Directory, Names},
     ocsf::{Encoder, Host},
     recent::Recent,
     record::{AuditRecord, BootClock, ConnectionRecord, EventsLost, Loss, Process},
@@ -53,6 +53,12 @@ impl Trail {
     /// The names of a generation, from now on. The last four are kept.
     pub fn learn_generation(&mut self, generation: u64, names: Names) {
         self.names.learn(generation, names);
+    }
+
+    /// Who `id` is in `generation`.
+    #[must_use]
+    pub fn actor(&self, generation: u64, id: AgentId) -> Arc<Actor> {
+        self.names.actor(generation, id)
     }
 
     /// A rule of a generation that is kept.

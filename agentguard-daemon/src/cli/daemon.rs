@@ -36,6 +36,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::RegistryGone(_)
         | StartError::Registry(_)
         | StartError::Launches(_)
+        | StartError::Limits(_)
         | StartError::Kernel(_)
         | StartError::Swap(_)
         | StartError::Sink(_)

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{Failure, Output, Place, print_json, render};
 use crate::{
     daemon::host,
-    policy::{self, Explanation, RANKS, Target, compiled::Location},
+    policy::{self, ExplainedLimit, Explanation, RANKS, Target, compiled::Location},
 };
 
 #[derive(Args)]
@@ -78,6 +78,9 @@ impl Explain {
             print_json(&explanation)?;
         } else {
             say!("{}", sentence(&explanation));
+            for limit in &explanation.limits {
+                say!("  {}", limit_line(limit));
+            }
         }
         if explanation.verdict == "deny" {
             Err(Failure::No)
@@ -100,6 +103,18 @@ fn target(text: &str) -> Result<Target, Failure> {
         .map_err(|error: policy::TargetError| Failure::Usage(error.to_string()))
 }
 
+/// `connections 20/s burst 40 of rule r.egress[0], for each process`.
+fn limit_line(limit: &ExplainedLimit) -> String {
+    let mut line = format!("{} {}", limit.limit, limit.configured);
+    if let Some(rule) = &limit.rule {
+        line += &format!(" of rule {rule}");
+    }
+    if limit.per != "identity" {
+        line += &format!(", for each {}", limit.per);
+    }
+    line
+}
+
 fn sentence(explanation: &Explanation) -> String {
     let Explanation {
         identity,
@@ -107,6 +122,7 @@ fn sentence(explanation: &Explanation) -> String {
         reason,
         rule,
         location,
+        ..
     } = explanation;
     match (rule, location) {
         (Some(rule), Some(Location { file, line, .. })) => {

@@ -19,6 +19,7 @@ use crate::{
     audit::{AuditRecord, Names, PolicyLoaded},
     identity::registry::RegistryError,
     kernel::{Generation, IdentityEntry, KernelError, SetEntry, memory},
+    limit::BookError,
     policy::{
         self, Diagnostics,
         compiled::{Compiled, PortClasses},
@@ -56,6 +57,9 @@ pub enum SwapError {
     /// Its identities got no numbers.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Its limits got no numbers, or these cannot be saved.
+    #[error(transparent)]
+    Limits(#[from] BookError),
     /// The kernel refused it.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -111,20 +115,28 @@ impl Daemon {
             .map(|identity| identity.name.as_str());
         let ids = self.registry.assign(names)?;
         let (now, boot_ns) = (Timestamp::now(), boot_now_ns());
+        let limits = self.limits.prepare(&compiled, &ids, now, boot_ns)?;
+        self.restore_quotas(&limits)?;
         let records = compiled
             .identities
             .iter()
             .zip(&ids)
-            .map(|(identity, &id)| IdentityEntry {
-                id,
-                record: IdentityRecord {
-                    limiter: identity
-                        .variant_of
-                        .and_then(|base| ids.get(base).copied())
-                        .unwrap_or(id),
-                    ..identity.record(deadline_ns(identity.expires, now, boot_ns))
-                },
-                variants: encode(&identity.variants, &ids),
+            .enumerate()
+            .map(|(index, (identity, &id))| {
+                // A variant is the same identity with other rules.
+                let base = compiled.base(index);
+                let record = identity.record(deadline_ns(identity.expires, now, boot_ns));
+                let (flags, narrower) = limits.of_identity(base);
+                IdentityEntry {
+                    id,
+                    record: IdentityRecord {
+                        limiter: ids.get(base).copied().unwrap_or(id),
+                        narrower,
+                        flags: record.flags | flags,
+                        ..record
+                    },
+                    variants: encode(&identity.variants, &ids),
+                }
             })
             .collect();
         let sets = compiled
@@ -152,7 +164,7 @@ impl Daemon {
             labels,
             sets,
             files: hashed.iter().map(|it| (it.place, it.file)).collect(),
-            limiters: Vec::new(),
+            limiters: limits.entries(),
         });
         match swapped {
             Ok(_) => {}
@@ -163,6 +175,7 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         }
         self.take_places(places);
+        self.take_limits(limits);
         self.note(AuditRecord::PolicyLoaded(PolicyLoaded {
             time: now,
             generation: number,

@@ -50,6 +50,9 @@ impl Daemon {
                 }
                 None => return true,
             };
+            if event.reason.is_limit() {
+                self.limits.notice();
+            }
             let process = self.process_of(&event);
             let now_ns = boot_now_ns();
             self.trail

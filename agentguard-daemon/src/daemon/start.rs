@@ -14,7 +14,9 @@ use super::{
     conditions::Conditions,
     enrolment::Enrolment,
     generation::{self, SwapError},
-    host, lock,
+    host,
+    limits::LimitDesk,
+    lock,
     notify::notify,
     places::Places,
     readable::Readable,
@@ -31,6 +33,7 @@ use crate::{
         registry::{Registry, RegistryError},
     },
     kernel::{Kernel, KernelError, Loaded, Placement, support},
+    limit::{Book, BookError},
     metrics,
     policy::Diagnostics,
     sink::{Sink, SinkError},
@@ -67,6 +70,9 @@ pub enum StartError {
     /// What earlier daemons launched.
     #[error(transparent)]
     Launches(#[from] LaunchesError),
+    /// What was used of limits.
+    #[error(transparent)]
+    Limits(#[from] BookError),
     /// The kernel side.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -106,6 +112,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let registry_path = settings.state_dir.join("identities.json");
     let registry = Registry::open(&registry_path, &boot_id)?;
     let launches = Launches::open(&settings.state_dir.join("launches.json"), &boot_id)?;
+    let limits = Book::open(&settings.state_dir.join("limits.json"), &boot_id)?;
     let sinks = open_sinks(&settings)?;
 
     let placement = Placement {
@@ -173,6 +180,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         cgroup_events_lost: 0,
         review_due: None,
         launches,
+        limits: LimitDesk::new(limits),
         reload: Reload::default(),
         calls,
         newest,

@@ -61,6 +61,7 @@ impl Daemon {
                 owner: identity.owner.clone(),
                 expires: identity.expires.map(|expires| expires.to_string()),
                 counters: counted,
+                open: self.kernel.limit_state(id.0)?.bucket.open,
                 events: balance,
             });
         }
@@ -82,6 +83,10 @@ impl Daemon {
             degraded: self.degraded.clone(),
             programs: self.kernel.programs().to_vec(),
             identities,
+            limits: policy
+                .map(|policy| self.limit_statuses(policy))
+                .transpose()?
+                .unwrap_or_default(),
             totals: totals.into_values().collect(),
             automation,
             people,

@@ -4,14 +4,13 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use agentguard_common::{capacity::MAX_IDENTITIES, identity::AgentId};
 use serde::{Deserialize, Serialize};
 
-use crate::policy::compiled::BUILT_IN;
+use crate::{file, policy::compiled::BUILT_IN};
 
 /// Numbers of the built-in identities, in their order.
 const BUILT_IN_IDS: [AgentId; BUILT_IN.len()] = [
@@ -169,24 +168,12 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Saved, RegistryError> {
     Ok(saved)
 }
 
-/// Replaces the file whole: a reader, or a crash at any moment, sees the old one or the new one.
 fn write(path: &Path, saved: &Saved) -> Result<(), RegistryError> {
     let bytes = serde_json::to_vec(saved).map_err(|error| RegistryError::Damaged {
         path: path.to_owned(),
         detail: error.to_string(),
     })?;
-    let new = path.with_extension("new");
-    let replace = || {
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(directory) => fs::File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    replace().map_err(failed("write", path))
+    file::replace(path, &bytes).map_err(failed("write", path))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {

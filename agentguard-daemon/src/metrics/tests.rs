@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    control::{ClassTotal, IdentityStatus},
+    control::{ClassTotal, IdentityStatus, LimitUnit},
     policy::compiled::Mode,
     sink::SinkStatus,
 };
@@ -82,6 +82,7 @@ fn identity(name: &str, class: Class, base: u64) -> IdentityStatus {
             bytes_out: base + 5,
             bytes_in: base + 6,
         },
+        open: base + 7,
         events: Balance {
             produced: base + 20,
             dropped: 2,
@@ -116,6 +117,23 @@ fn status() -> Status {
         degraded: vec!["x".into()],
         programs: vec!["p".into(), "q".into()],
         identities,
+        limits: vec![LimitStatus {
+            identity: "a.b_c-9".into(),
+            class: Class::Agent,
+            rule: Some("r.egress[0]".into()),
+            per: "process".into(),
+            limit: "connections".into(),
+            configured: "20/s burst 40".into(),
+            unit: LimitUnit::Flows,
+            used: 31,
+            most: 40,
+            headroom: 9,
+            refused: 32,
+            refused_bytes: 0,
+            period_ends: None,
+            counted_apart: Some(2),
+            is_audit: false,
+        }],
         totals: vec![ClassTotal {
             class: Class::Agent,
             identities: 2,
@@ -153,6 +171,17 @@ fn every_number_is_read_back() {
             count
         );
     }
+    let limit = [
+        ("identity", "a.b_c-9"),
+        ("limit", "connections"),
+        ("rule", "r.egress[0]"),
+        ("per", "process"),
+    ];
+    for (name, count) in [("used", 31), ("most", 40), ("refused_total", 32)] {
+        let name = format!("agentguard_limit_{name}");
+        assert_eq!(value(&samples, &name, &limit), count);
+    }
+    assert_eq!(value(&samples, "agentguard_flows_open", &agent), 1114);
     for (direction, count) in [("out", 1110), ("in", 1112)] {
         let counted = of_agent("agentguard_bytes_total", "direction", direction);
         assert_eq!(counted, count);

@@ -8,6 +8,7 @@ mod automaton;
 mod cell;
 mod fact;
 mod identity;
+mod limit;
 mod port;
 mod precedence;
 mod profile;
@@ -88,6 +89,7 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostic
             .help("remove identities, or match several with one glob"),
         );
     }
+    let limits = limit::compile(policy, &classes, &identities, &mut diagnostics);
     (selection.facts, selection.users, selection.hashes) = facts.finish(&mut diagnostics);
     if !diagnostics.is_empty() {
         diagnostics.sort();
@@ -102,6 +104,8 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> Result<Compiled, Diagnostic
         agents_slice: policy.defaults.agents_slice.clone(),
         selection,
         launchers,
+        limits,
+        quota_time: policy.defaults.quota_time,
     })
 }
 

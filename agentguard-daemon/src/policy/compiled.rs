@@ -10,12 +10,14 @@ use agentguard_common::{
     connection::{Address, Protocol},
     fact::NO_CHOICE,
     identity::{IdentityRecord, NO_DSCP},
+    limit::Scope,
     policy::{RuleEntry, RuleKey, Tables},
 };
 use jiff::Timestamp;
 
 use super::{
     condition::Condition,
+    limit::{LimitSet, QuotaTime},
     selection::{Choice, Selection},
 };
 
@@ -39,6 +41,25 @@ pub struct Compiled {
     pub selection: Selection,
     /// Who may start what by `agentguard run`, besides root.
     pub launchers: Vec<Launcher>,
+    /// By identity, rule and scope.
+    pub limits: Vec<CompiledLimits>,
+    /// Where the periods of quotas begin.
+    pub quota_time: QuotaTime,
+}
+
+/// The limits of one identity, or of one rule for one identity.
+#[derive(Clone, Debug)]
+pub struct CompiledLimits {
+    /// Index of the identity in [`Compiled::identities`]: never a variant, they share it.
+    pub identity: usize,
+    /// The rule that they are of, or `None`: of all that the identity does.
+    pub rule: Option<u32>,
+    /// What is counted apart.
+    pub per: Scope,
+    /// What they allow.
+    pub limits: LimitSet,
+    /// Where they are written; several where roles are merged.
+    pub locations: Vec<Location>,
 }
 
 /// Index of `unknown` in [`Compiled::identities`].

@@ -9,7 +9,10 @@ use agentguard_common::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::compiled::{Compiled, CompiledIdentity, CompiledTables, Location};
+use super::{
+    compiled::{Compiled, CompiledIdentity, CompiledTables, Location},
+    limit::name_of_scope,
+};
 
 /// A verdict in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +28,22 @@ pub struct Explanation {
     pub rule: Option<String>,
     /// Where that rule is written.
     pub location: Option<Location>,
+    /// What it is taken from, where it passes.
+    pub limits: Vec<ExplainedLimit>,
+}
+
+/// A limit that a connection is taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ExplainedLimit {
+    /// Its key in policy.
+    pub limit: &'static str,
+    /// As policy writes it.
+    pub configured: String,
+    /// What is counted apart.
+    pub per: &'static str,
+    /// The rule that it is of, if it is of one.
+    pub rule: Option<String>,
 }
 
 /// Judges `connection` for one of `compiled.identities` at `now`, with the code that the kernel
@@ -47,6 +66,27 @@ pub fn explain(
         NO_RULE => None,
         number => compiled.rule_sources.get(number as usize - 1),
     };
+    let index = compiled
+        .index_of(&identity.name)
+        .map(|it| compiled.base(it));
+    let limits = compiled
+        .limits
+        .iter()
+        .filter(|limits| decision.verdict != Verdict::Deny && Some(limits.identity) == index)
+        .filter(|limits| limits.rule.is_none_or(|rule| rule == decision.rule))
+        .flat_map(|limits| {
+            let rule = limits.rule.and(source).map(|source| source.name.clone());
+            limits
+                .limits
+                .texts()
+                .map(move |(limit, configured)| ExplainedLimit {
+                    limit,
+                    configured,
+                    per: name_of_scope(limits.per),
+                    rule: rule.clone(),
+                })
+        })
+        .collect();
     Explanation {
         identity: identity.name.clone(),
         verdict: match decision.verdict {
@@ -57,6 +97,7 @@ pub fn explain(
         reason: decision.reason.name(),
         rule: source.map(|source| source.name.clone()),
         location: source.map(|source| source.location.clone()),
+        limits,
     }
 }
 

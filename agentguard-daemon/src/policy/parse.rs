@@ -7,6 +7,7 @@ mod defaults;
 mod glob;
 mod identity;
 mod launcher;
+mod limit;
 mod port;
 mod reader;
 mod role;
@@ -29,6 +30,7 @@ pub(super) use self::{
     defaults::KEYS as DEFAULTS,
     identity::KEYS as IDENTITY,
     launcher::KEYS as LAUNCHER,
+    limit::{KEYS as LIMITS, RATE_KEYS as RATE},
     role::{KEYS as ROLE, RULE_KEYS as RULE},
     selector::{CONTAINER_KEYS as CONTAINER, MATCH_KEYS as MATCH, REQUIRES_KEYS as REQUIRES},
     tagging::{CLASS_KEYS as CLASS, TAGS_KEYS as TAGS},
@@ -61,8 +63,11 @@ pub(in crate::policy) const KEYS: Keys = Keys {
             "grants",
             "give roles in `[identities.NAME]`; to end one, use `expires`",
         ),
-        ("limits", "remove it; so far rules only allow or deny"),
     ],
+    elsewhere: &[(
+        "limits",
+        "put them into a role, `[roles.NAME.limits]`, or a class, `[defaults.limits.CLASS]`",
+    )],
 };
 
 /// Parses all files to one policy.
@@ -75,6 +80,7 @@ pub fn load(sources: &Sources) -> Result<Policy, Diagnostics> {
         policy: Policy::default(),
         diagnostics: sources.diagnostics.clone(),
         defaults_seen: BTreeMap::new(),
+        limits_seen: BTreeMap::new(),
         classes_seen: BTreeMap::new(),
         without_match: Vec::new(),
     };
@@ -100,6 +106,7 @@ struct Loader {
     policy: Policy,
     diagnostics: Diagnostics,
     defaults_seen: BTreeMap<&'static str, Place>,
+    limits_seen: BTreeMap<String, Place>,
     classes_seen: BTreeMap<String, Place>,
     /// Names of identities without `match`, and where they stand.
     without_match: Vec<(String, Place)>,
@@ -148,6 +155,7 @@ impl Loader {
                 table,
                 &mut self.policy.defaults,
                 &mut self.defaults_seen,
+                &mut self.limits_seen,
             );
         }
         for (name, table, place) in reader.named_tables(document, "classes", "class") {

@@ -4,10 +4,13 @@
 //! one cannot. A test holds the two to the same keys.
 #![expect(dead_code, reason = "the shapes are read by the schema alone")]
 
+mod limit;
+
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, schema_for};
 
+use self::limit::{ClassLimits, LimitsTable};
 use super::compiled::{Class, Mode};
 
 /// The JSON Schema of a policy file.
@@ -138,6 +141,8 @@ struct RoleTable {
     ingress: Vec<RuleTable>,
     /// Whether raw sockets may be opened.
     raw_sockets: Option<bool>,
+    /// What an identity that has the role is limited to.
+    limits: Option<LimitsTable>,
 }
 
 /// One rule: some of its zones or addresses, and some of its ports.
@@ -160,6 +165,8 @@ struct RuleTable {
     deny: Option<bool>,
     /// Without these the rule does not apply.
     requires: Option<RequiresTable>,
+    /// What passes by the rule is limited to, for each identity by itself.
+    limits: Option<LimitsTable>,
 }
 
 /// A named actor on the host.
@@ -289,6 +296,11 @@ struct DefaultsTable {
     agents_slice: Option<String>,
     /// Inside the agents slice; `deny` unless set.
     unknown_agent: Option<DefaultEffect>,
+    /// Where hours, days and months of quotas begin; `utc` unless set.
+    quota_time: Option<QuotaTime>,
+    /// What identities of a class are limited to where their roles do not say.
+    #[schemars(default)]
+    limits: ClassLimits,
 }
 
 #[derive(JsonSchema)]
@@ -298,6 +310,16 @@ enum DefaultEffect {
     Allow,
     /// Nothing.
     Deny,
+}
+
+/// Where periods begin.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum QuotaTime {
+    /// In Coordinated Universal Time.
+    Utc,
+    /// In the time zone of the host.
+    Local,
 }
 
 #[cfg(test)]

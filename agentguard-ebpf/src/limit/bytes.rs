@@ -138,9 +138,9 @@ fn take_way<const WAY: usize>(
     }
     if limits.quota[WAY].bytes != 0 {
         roll(limits, state, WAY, now_ns);
-        // SAFETY: an aligned u64 of a live map value.
-        unsafe { atomic::add(&raw mut (*state).used[WAY], bytes) };
     }
+    // SAFETY: an aligned u64 of a live map value.
+    unsafe { atomic::add(&raw mut (*state).used[WAY], bytes) };
     true
 }
 

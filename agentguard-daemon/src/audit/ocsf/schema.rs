@@ -222,7 +222,7 @@ pub(super) struct Boundary {
     pub(super) boundary: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Traffic {
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
@@ -269,6 +269,22 @@ pub(super) enum Own {
     Rejected { errors: usize },
     Launch(Box<OwnLaunch>),
     Lost { place: &'static str, total: u64 },
+    Limit(Box<OwnLimit>),
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OwnLimit {
+    pub(super) class: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) verdict: Option<&'static str>,
+    pub(super) limit: &'static str,
+    pub(super) configured: String,
+    pub(super) per: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) used_percent: Option<u8>,
+    pub(super) generation: u64,
 }
 
 #[derive(Debug, Serialize)]

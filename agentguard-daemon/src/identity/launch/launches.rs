@@ -3,12 +3,13 @@
 
 use std::{
     fs, io,
-    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::file;
 
 /// Between two looks whether the cgroups of launches have become empty.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -164,7 +165,10 @@ impl Launches {
     }
 
     fn replace(&mut self, saved: Saved) -> Result<(), LaunchesError> {
-        write(&self.path, &saved).map_err(|source| LaunchesError::Io {
+        let written = serde_json::to_vec(&saved)
+            .map_err(io::Error::from)
+            .and_then(|bytes| file::replace(&self.path, &bytes));
+        written.map_err(|source| LaunchesError::Io {
             path: self.path.clone(),
             source,
         })?;
@@ -175,19 +179,6 @@ impl Launches {
 
     fn schedule(&mut self) {
         self.due = (!self.saved.launches.is_empty()).then(|| Instant::now() + PAUSE);
-    }
-}
-
-/// Replaces the file whole: a reader, or a crash at any moment, sees the old one or the new one.
-fn write(path: &Path, saved: &Saved) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(saved)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
     }
 }
 

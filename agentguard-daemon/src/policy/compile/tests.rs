@@ -237,6 +237,8 @@ fn the_example_has_every_key() {
         &parse::TAGS,
         &parse::LAUNCHER,
         &parse::DEFAULTS,
+        &parse::LIMITS,
+        &parse::RATE,
     ] {
         for key in keys.known {
             let written = [

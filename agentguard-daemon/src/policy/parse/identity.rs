@@ -30,13 +30,14 @@ pub(in crate::policy) const KEYS: Keys = Keys {
         "mark",
         "dscp",
     ],
-    later: &[
-        ("limits", "remove it; so far rules only allow or deny"),
-        (
-            "grants",
-            "give roles in `roles`; to end them, use `expires`",
-        ),
-    ],
+    later: &[(
+        "grants",
+        "give roles in `roles`; to end them, use `expires`",
+    )],
+    elsewhere: &[(
+        "limits",
+        "put them into a role that it has: `[roles.NAME.limits]`",
+    )],
 };
 
 pub(super) const CLASSES: [(&str, Class); 6] = [

@@ -11,6 +11,7 @@ use crate::policy::{Launcher, source::Place};
 pub(in crate::policy) const KEYS: Keys = Keys {
     known: &["users", "groups", "identities"],
     later: &[],
+    elsewhere: &[],
 };
 
 /// A launcher, or nothing where it lacks what it cannot be without.

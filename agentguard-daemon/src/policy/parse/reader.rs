@@ -22,6 +22,8 @@ pub(in crate::policy) struct Keys {
     pub(in crate::policy) known: &'static [&'static str],
     /// Those that will, and what to write until then.
     pub(in crate::policy) later: &'static [(&'static str, &'static str)],
+    /// Those that mean something elsewhere, and where.
+    pub(in crate::policy) elsewhere: &'static [(&'static str, &'static str)],
 }
 
 /// Reads one file's document.
@@ -61,6 +63,11 @@ impl<'a> Reader<'a> {
             if let Some((_, instead)) = keys.later.iter().find(|(later, _)| *later == name) {
                 let message = format!("`{name}` is not supported in {owner} yet");
                 self.error(key.span(), message, (*instead).to_owned());
+                continue;
+            }
+            if let Some((_, place)) = keys.elsewhere.iter().find(|(other, _)| *other == name) {
+                let message = format!("`{name}` does not belong in {owner}");
+                self.error(key.span(), message, (*place).to_owned());
                 continue;
             }
             let help = match nearest(name, keys.known.iter().copied()) {

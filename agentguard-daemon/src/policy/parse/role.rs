@@ -5,25 +5,24 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use super::{
-    address, port,
+    address,
+    limit::{self, Of},
+    port,
     reader::{Keys, Reader},
     selector,
 };
 use crate::policy::{Effect, Role, Rule, source::Place};
 
-const NO_LIMITS: (&str, &str) = ("limits", "remove it; so far rules only allow or deny");
-
 pub(in crate::policy) const KEYS: Keys = Keys {
-    known: &["egress", "ingress", "raw-sockets"],
-    later: &[NO_LIMITS],
+    known: &["egress", "ingress", "raw-sockets", "limits"],
+    later: &[],
+    elsewhere: &[],
 };
 
 pub(in crate::policy) const RULE_KEYS: Keys = Keys {
-    known: &["zones", "addresses", "ports", "deny", "requires"],
-    later: &[
-        NO_LIMITS,
-        ("names", "write the addresses that they have in `addresses`"),
-    ],
+    known: &["zones", "addresses", "ports", "deny", "requires", "limits"],
+    later: &[("names", "write the addresses that they have in `addresses`")],
+    elsewhere: &[],
 };
 
 /// A role, without what was refused.
@@ -35,23 +34,25 @@ pub(super) fn parse(
 ) -> Role {
     reader.check_keys(table, "a role", &KEYS);
     let raw_sockets = reader.bool(table, "raw-sockets").unwrap_or(false);
-    let mut rules = |direction: &str| -> Vec<Rule> {
+    let limits = limit::parse(reader, table, Of::Identity);
+    let mut rules = |direction: &str, of: Of| -> Vec<Rule> {
         let header = format!("roles.{name}.{direction}");
         reader
             .tables(table, direction, &header)
             .into_iter()
-            .map(|(rule, place)| parse_rule(reader, rule, place))
+            .map(|(rule, place)| parse_rule(reader, rule, of, place))
             .collect()
     };
     Role {
-        egress: rules("egress"),
-        ingress: rules("ingress"),
+        egress: rules("egress", Of::Egress),
+        ingress: rules("ingress", Of::Ingress),
+        limits,
         place,
         raw_sockets,
     }
 }
 
-fn parse_rule(reader: &mut Reader<'_>, table: &DeTable<'_>, place: Place) -> Rule {
+fn parse_rule(reader: &mut Reader<'_>, table: &DeTable<'_>, of: Of, place: Place) -> Rule {
     reader.check_keys(table, "a rule", &RULE_KEYS);
     if !["zones", "addresses", "names"]
         .iter()
@@ -63,15 +64,27 @@ fn parse_rule(reader: &mut Reader<'_>, table: &DeTable<'_>, place: Place) -> Rul
             "add `zones = [\"any\"]` for all of them, or name zones or `addresses`".to_owned(),
         );
     }
+    let effect = if reader.bool(table, "deny") == Some(true) {
+        Effect::Deny
+    } else {
+        Effect::Allow
+    };
+    let limits = limit::parse(reader, table, of);
+    if effect == Effect::Deny
+        && let Some((written, _)) = table.get_key_value("limits")
+    {
+        reader.error(
+            written.span(),
+            "a rule that denies lets nothing pass that could be limited".to_owned(),
+            "remove `limits`, or `deny`".to_owned(),
+        );
+    }
     Rule {
         zones: parse_references(reader, table, "zones"),
         addresses: address::parse_list(reader, table).unwrap_or_default(),
         ports: port::parse_list(reader, table),
-        effect: if reader.bool(table, "deny") == Some(true) {
-            Effect::Deny
-        } else {
-            Effect::Allow
-        },
+        effect,
+        limits,
         requires: selector::parse_requires(reader, table),
         place,
     }

@@ -39,6 +39,7 @@ pub(in crate::policy) const MATCH_KEYS: Keys = Keys {
         ),
         ("namespace", USE_UNIT),
     ],
+    elsewhere: &[],
 };
 
 pub(in crate::policy) const REQUIRES_KEYS: Keys = Keys {
@@ -53,11 +54,13 @@ pub(in crate::policy) const REQUIRES_KEYS: Keys = Keys {
         "parent-executable",
     ],
     later: &[],
+    elsewhere: &[],
 };
 
 pub(in crate::policy) const CONTAINER_KEYS: Keys = Keys {
     known: &["runtime", "id", "name", "image", "labels"],
     later: &[],
+    elsewhere: &[],
 };
 
 const RUNTIMES: [(&str, Runtime); 4] = [

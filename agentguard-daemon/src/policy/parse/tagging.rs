@@ -10,12 +10,14 @@ use crate::policy::{MarkMask, Tagging, spelling::nearest};
 
 pub(in crate::policy) const CLASS_KEYS: Keys = Keys {
     known: &["mark", "dscp"],
-    later: &[("limits", "remove it; so far rules only allow or deny")],
+    later: &[],
+    elsewhere: &[("limits", "put them into `[defaults.limits.CLASS]`")],
 };
 
 pub(in crate::policy) const TAGS_KEYS: Keys = Keys {
     known: &["mark-mask"],
     later: &[],
+    elsewhere: &[],
 };
 
 /// Code points that have names (RFC 2474, 2597, 3246, 5865, 8622).

@@ -11,6 +11,7 @@ use crate::policy::{Zone, source::Place};
 pub(in crate::policy) const KEYS: Keys = Keys {
     known: &["addresses"],
     later: &[("names", "write the addresses that they have in `addresses`")],
+    elsewhere: &[],
 };
 
 /// A zone, without the addresses that were refused.

@@ -4,15 +4,15 @@ use serde_json::Value;
 
 use super::*;
 use crate::policy::parse::{
-    CLASS, CONTAINER, DEFAULTS, IDENTITY, Keys, LAUNCHER, MATCH, POLICY_FILE, REQUIRES, ROLE, RULE,
-    TAGS, ZONE,
+    CLASS, CONTAINER, DEFAULTS, IDENTITY, Keys, LAUNCHER, LIMITS, MATCH, POLICY_FILE, RATE,
+    REQUIRES, ROLE, RULE, TAGS, ZONE,
 };
 
 #[test]
 fn the_schema_has_the_keys_of_the_parser() {
     let schema = schema().to_value();
     let definition = |name: &str| schema.pointer(&format!("/$defs/{name}")).unwrap();
-    let tables: [(&Value, &Keys); 12] = [
+    let tables: [(&Value, &Keys); 14] = [
         (&schema, &POLICY_FILE),
         (definition("ZoneTable"), &ZONE),
         (definition("RoleTable"), &ROLE),
@@ -25,6 +25,8 @@ fn the_schema_has_the_keys_of_the_parser() {
         (definition("TagsTable"), &TAGS),
         (definition("LauncherTable"), &LAUNCHER),
         (definition("DefaultsTable"), &DEFAULTS),
+        (definition("LimitsTable"), &LIMITS),
+        (definition("RateTable"), &RATE),
     ];
     for (table, keys) in tables {
         let properties = table.get("properties").and_then(Value::as_object).unwrap();
