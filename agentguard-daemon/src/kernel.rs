@@ -148,7 +148,7 @@ impl Kernel {
     /// attached.
     pub fn load(placement: &Placement) -> Result<Loaded, KernelError> {
         let pins = Pins::prepare(&placement.bpffs)?;
-        let (mut ebpf, btf) = attach::load(&pins)?;
+        let (mut ebpf, btf) = attach::load(placement, &pins)?;
         let (maps, rings) = Maps::take(&mut ebpf)?;
         let generation = maps.generation()?;
         let attached = attach::attach_all(&mut ebpf, &btf, placement, &pins)?;

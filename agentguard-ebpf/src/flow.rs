@@ -2,7 +2,7 @@
 
 use agentguard_common::{
     audit::{EventKind, Hook},
-    connection::{Address, Connection, Direction, Protocol},
+    connection::{Address, Connection, Protocol},
     verdict::{Decision, Verdict},
 };
 use aya_ebpf::EbpfContext;
@@ -29,7 +29,7 @@ pub enum Opened {
 
 /// Opens a flow that was let pass and that its limits have room for, or records why not.
 ///
-/// A socket has one flow at a time: one to another peer ends the former. A repeat of the open one
+/// A socket has one flow at a time: one to another peer ends the former, but where it is refused. A repeat of the open one
 /// is nothing new.
 #[inline(always)]
 pub fn open(
@@ -49,23 +49,12 @@ pub fn open(
         if tag.flow.continues(active, connection, decision.verdict) {
             return Opened::Yes;
         }
-        close(context, active, tag, hook, now_ns);
-        let flow = &mut tag.flow;
-        flow.opened_ns = now_ns;
-        flow.remote = connection.remote;
-        flow.remote_port = connection.remote_port;
-        flow.local_port = connection.local_port;
-        flow.direction = connection.direction;
-        flow.protocol = connection.protocol;
-        flow.rule = decision.rule;
-        flow.generation = active.generation;
-        let is_accepted = matches!(connection.direction, Direction::Ingress);
         let answer = limit::admit(
             active,
             &judgement.record,
             decision.rule,
             tag,
-            is_accepted,
+            connection,
             now_ns,
         );
         // What is only recorded opens anyway, and its opening is told of in any case.
@@ -85,11 +74,19 @@ pub fn open(
             is_told = !answer.is_silent();
         } else {
             opened = Opened::Yes;
-        }
-        if opened == Opened::Yes {
+            close(context, active, tag, hook, now_ns);
+            tag.turn_held();
             let flow = &mut tag.flow;
+            flow.opened_ns = now_ns;
+            flow.remote = connection.remote;
+            flow.remote_port = connection.remote_port;
+            flow.local_port = connection.local_port;
+            flow.direction = connection.direction;
+            flow.protocol = connection.protocol;
             flow.verdict = decision.verdict;
             flow.reason = decision.reason;
+            flow.rule = decision.rule;
+            flow.generation = active.generation;
             // SAFETY: an aligned u64 of a live map value.
             unsafe { atomic::exchange(&raw mut flow.open, 1) };
         }
@@ -149,6 +146,10 @@ unsafe fn take_any(count: *mut u64) -> u64 {
 /// reports; the others find it closed.
 #[inline(always)]
 pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Hook, now_ns: u64) {
+    // SAFETY: an aligned u64 of a live map value.
+    if unsafe { atomic::take(&raw mut tag.enrolled) } == 1 {
+        limit::give_back(active, tag.held());
+    }
     let flow = &raw mut tag.flow;
     // SAFETY: aligned u64s of a live map value.
     let totals = unsafe {
@@ -163,7 +164,7 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
             duration_ns: now_ns.saturating_sub((*flow).opened_ns),
         }
     };
-    limit::give_back(active, tag, false);
+    limit::give_back(active, tag.held());
     let flow = &tag.flow;
     // `connect()` on a UDP socket sends nothing; name resolution does it only to sort addresses.
     if !matches!(flow.protocol, Protocol::Tcp) && totals.packets_out == 0 && totals.packets_in == 0

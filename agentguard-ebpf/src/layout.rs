@@ -10,6 +10,7 @@ use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 
 /// Numbers: whatever bits are read, they are one.
 pub trait Number: Copy {}
+impl Number for u8 {}
 impl Number for u32 {}
 impl Number for i32 {}
 impl Number for u64 {}
@@ -41,9 +42,22 @@ pub static SOCKET_SK: Global<u64> = Global::new(0);
 /// `sock.__sk_common.skc_family`.
 #[unsafe(no_mangle)]
 pub static SOCK_FAMILY: Global<u64> = Global::new(0);
+/// `sock.__sk_common.skc_state`.
+#[unsafe(no_mangle)]
+pub static SOCK_STATE: Global<u64> = Global::new(0);
+/// `sock.sk_cgrp_data.cgroup`, or [`NOWHERE`] where the cgroup is kept in another form (before Linux
+/// 5.17, commit 8520e224f547).
+#[unsafe(no_mangle)]
+pub static SOCK_CGROUP: Global<u64> = Global::new(0);
+/// Id of the cgroup that the programs are attached to.
+#[unsafe(no_mangle)]
+pub static ATTACHED_CGROUP: Global<u64> = Global::new(0);
 /// 1 if the kernel has `bpf_set_retval` (Linux 5.18).
 #[unsafe(no_mangle)]
 pub static HAS_SET_RETVAL: Global<u64> = Global::new(0);
+
+/// The offset of what the kernel does not have.
+pub const NOWHERE: u64 = u64::MAX;
 
 /// The pointer at `offset` below `base`.
 ///

@@ -13,7 +13,7 @@ use agentguard_common::{limit::LimiterRef, verdict::Reason};
 
 pub use self::{
     bytes::Bytes,
-    flow::{Held, REMEMBERED_PEERS, admit, give_back, has_room},
+    flow::{Held, REMEMBERED_PEERS, admit, give_back, has_room, hold},
     maps::limiter_of_rule,
 };
 

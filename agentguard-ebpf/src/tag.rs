@@ -102,12 +102,18 @@ pub struct Tag {
     pub reserved: [u8; 2],
     /// Its flow.
     pub flow: Flow,
-    /// What that counts in.
-    pub held: Held,
+    /// What that counts in, and the place for the next one.
+    held: [Held; 2],
+    /// 1 while the socket counts as open though nobody saw its flow opening: it is older than the
+    /// programs. Taken by exchange, as `flow.open`.
+    pub enrolled: u64,
     /// The limiter of the rule that let it pass last.
     pub rule_limiter: LimiterRef,
     /// Where the next of `peers` goes.
     pub next_peer: u32,
+    /// Which of `held` the flow counts in.
+    held_at: u32,
+    reserved_2: u32,
     /// Peers of an unconnected socket: what an unconnected socket went to lately.
     pub peers: [u64; REMEMBERED_PEERS],
     /// Boot clock until which it takes more than a small part of its bandwidth, out and in.
@@ -132,6 +138,30 @@ pub fn of_socket_or_new<'a>(socket: *mut c_void) -> Option<&'a mut Tag> {
 }
 
 impl Tag {
+    /// What the flow counts in.
+    #[inline(always)]
+    pub fn held(&mut self) -> *mut Held {
+        self.held_of(self.held_at)
+    }
+
+    /// What the next flow is to count in.
+    #[inline(always)]
+    pub fn idle_held(&mut self) -> *mut Held {
+        self.held_of(self.held_at ^ 1)
+    }
+
+    /// The next flow is the flow.
+    #[inline(always)]
+    pub fn turn_held(&mut self) {
+        self.held_at ^= 1;
+    }
+
+    #[inline(always)]
+    fn held_of(&mut self, index: u32) -> *mut Held {
+        // SAFETY: the mask keeps the index within; `get` would leave a panic path in the program.
+        unsafe { self.held.get_unchecked_mut((index & 1) as usize) }
+    }
+
     /// Makes the socket `caller`'s where it has no owner yet, or where `caller` is restricted: a
     /// socket that a restricted task uses is restricted from then on, whoever made it.
     #[inline(always)]

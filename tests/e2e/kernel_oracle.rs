@@ -273,7 +273,9 @@ impl Tally {
             // The kernel has more to say of addresses that are no one's and of ports in use.
             Call::UdpConnect | Call::TcpBind | Call::UdpBind | Call::UdpKeep => true,
             // Where nobody listens there is an answer, too, which `send` may have waited for.
-            Call::TcpConnect | Call::UdpSendKept => matches!(said.errno, 0 | libc::ECONNREFUSED),
+            Call::TcpConnect | Call::TcpKeep | Call::UdpSendKept => {
+                matches!(said.errno, 0 | libc::ECONNREFUSED)
+            }
             Call::Ping | Call::RawIcmp | Call::RawUdp | Call::RawTcp | Call::RawOther => {
                 said.errno == 0
             }
@@ -336,7 +338,7 @@ fn expected(identity: &Identity, question: &Question, now: i64) -> bool {
         Call::UdpConnect | Call::UdpKeep | Call::UdpSendKept | Call::RawUdp => {
             (Direction::Egress, Protocol::Udp)
         }
-        Call::TcpConnect | Call::RawTcp => (Direction::Egress, Protocol::Tcp),
+        Call::TcpConnect | Call::TcpKeep | Call::RawTcp => (Direction::Egress, Protocol::Tcp),
         Call::TcpBind => (Direction::Bind, Protocol::Tcp),
         Call::UdpBind => (Direction::Bind, Protocol::Udp),
         Call::Ping | Call::RawIcmp => (Direction::Egress, Protocol::Icmp),

@@ -1,5 +1,6 @@
 //! One binary for all end-to-end tests.
 
+mod capacity;
 mod churn;
 mod closed;
 mod conditions;

@@ -352,6 +352,40 @@ impl Daemon {
             .unwrap_or_else(|| panic!("no {group}.{key} of {identity} in {status}"))
     }
 
+    /// What the status tells of one limit: `kind` is its key in policy.
+    ///
+    /// # Panics
+    ///
+    /// If the status does not have it.
+    #[must_use]
+    pub fn limit(&self, identity: &str, kind: &str) -> Value {
+        let status = self.status();
+        status["limits"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|limit| limit["identity"] == identity && limit["limit"] == kind)
+            .unwrap_or_else(|| panic!("no {kind} of {identity} in {}", status["limits"]))
+            .clone()
+    }
+
+    /// Flows of an identity that are open by the kernel's count.
+    ///
+    /// # Panics
+    ///
+    /// If the status does not have it.
+    #[must_use]
+    pub fn open_flows(&self, identity: &str) -> u64 {
+        let status = self.status();
+        status["identities"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == identity)
+            .and_then(|entry| entry["open"].as_u64())
+            .unwrap_or_else(|| panic!("no open flows of {identity} in {status}"))
+    }
+
     /// The events it writes.
     #[must_use]
     pub fn events(&self) -> EventFile {

@@ -26,6 +26,8 @@ pub enum Call {
     UdpSendKept,
     /// `connect` of a TCP socket. All of a batch go on side by side until each has its end.
     TcpConnect,
+    /// The same, waited for, and kept under the serial.
+    TcpKeep,
     /// `bind` of a TCP socket to the local port, on all addresses.
     TcpBind,
     /// `bind` of a UDP socket to the local port, on all addresses.
@@ -42,11 +44,12 @@ pub enum Call {
     RawOther,
 }
 
-const CALLS: [Call; 11] = [
+const CALLS: [Call; 12] = [
     Call::UdpConnect,
     Call::UdpKeep,
     Call::UdpSendKept,
     Call::TcpConnect,
+    Call::TcpKeep,
     Call::TcpBind,
     Call::UdpBind,
     Call::Ping,

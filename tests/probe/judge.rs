@@ -80,6 +80,13 @@ fn ask(kept: &mut Kept, question: &Question) -> io::Result<io::Result<()>> {
         // each has a socket of its own.
         Call::UdpConnect | Call::TcpConnect => open(question)?.connect(&remote(question)),
         Call::TcpBind | Call::UdpBind => open(question)?.bind(&here(question)),
+        Call::TcpKeep => {
+            let socket = open(question)?;
+            socket.set_nonblocking(false)?;
+            let result = socket.connect(&remote(question));
+            kept.insert(question.serial, socket);
+            result
+        }
         Call::UdpKeep => {
             let socket = open(question)?;
             socket.set_reuse_port(true)?;
@@ -118,7 +125,7 @@ fn open(question: &Question) -> io::Result<Socket> {
         Protocol::ICMPV6
     };
     let (kind, protocol) = match question.call {
-        Call::TcpConnect | Call::TcpBind => (Type::STREAM, Protocol::TCP),
+        Call::TcpConnect | Call::TcpKeep | Call::TcpBind => (Type::STREAM, Protocol::TCP),
         Call::UdpConnect | Call::UdpKeep | Call::UdpSendKept | Call::UdpBind => {
             (Type::DGRAM, Protocol::UDP)
         }

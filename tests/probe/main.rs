@@ -3,20 +3,27 @@
 mod children;
 mod crowd;
 mod failure;
+mod flood;
 mod judge;
 mod origin;
 mod packet;
 mod pids;
+mod pour;
 mod proxy;
+mod repeat;
 mod routes;
+mod serve;
 mod storm;
 mod talk;
+mod turmoil;
 
 use std::{
     env,
     io::{self, BufRead, Write},
+    net::SocketAddr,
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use agentguard_tests::probe::{Report, Spec};
@@ -60,6 +67,54 @@ fn main() -> ExitCode {
             storm::run(count, target).expect("children can be made");
             ExitCode::SUCCESS
         }
+        ["flood", seconds, threads, rate, target] => {
+            let [threads, rate] = [threads, rate].map(|text| text.parse().expect("a number"));
+            let target = target.parse().expect("an address");
+            flood::run(seconds_of(seconds), threads, rate, target).expect("flows can be asked for");
+            ExitCode::SUCCESS
+        }
+        ["repeat", what, peers @ ..] => {
+            let peers: Vec<SocketAddr> = peers
+                .iter()
+                .map(|peer| peer.parse().expect("an address"))
+                .collect();
+            repeat::run(what, &peers).expect("nothing is refused");
+            ExitCode::SUCCESS
+        }
+        ["pour", way, flows, seconds, target] => {
+            let flows = flows.parse().expect("a number");
+            let target = target.parse().expect("an address");
+            let time = seconds_of(seconds);
+            match *way {
+                "udp" => pour::udp(time, target),
+                way => pour::tcp(way == "out", flows, time, target),
+            }
+            .expect("it pours");
+            ExitCode::SUCCESS
+        }
+        ["chat", count, target] => {
+            let count = count.parse().expect("a number");
+            let target = target.parse().expect("an address");
+            pour::chat(count, target).expect("somebody answers");
+            ExitCode::SUCCESS
+        }
+        ["spend", count, target] => {
+            let count = count.parse().expect("a number");
+            let target = target.parse().expect("an address");
+            pour::spend(count, target).expect("nothing is refused");
+            ExitCode::SUCCESS
+        }
+        ["serve", port] => {
+            let port = port.parse().expect("a number");
+            serve::run(port).expect("somebody comes");
+            ExitCode::SUCCESS
+        }
+        ["turmoil", seed, live] => {
+            let seed = seed.parse().expect("a number");
+            let live = live.parse().expect("an address");
+            turmoil::run(seed, live).expect("the harness says how long");
+            ExitCode::SUCCESS
+        }
         ["ask", target] => {
             let target = target.parse().expect("the storm gives an address");
             ExitCode::from(u8::from(storm::ask(target)))
@@ -96,6 +151,10 @@ fn main() -> ExitCode {
         }
         _ => ExitCode::FAILURE,
     }
+}
+
+fn seconds_of(text: &str) -> Duration {
+    Duration::from_secs(text.parse().expect("a number"))
 }
 
 /// Writes a report.

@@ -64,6 +64,11 @@ impl Layout {
                 "SOCK_FAMILY",
                 find("sock", &["__sk_common"])? + find("sock_common", &["skc_family"])?,
             ),
+            (
+                "SOCK_STATE",
+                find("sock", &["__sk_common"])? + find("sock_common", &["skc_state"])?,
+            ),
+            ("SOCK_CGROUP", cgroup_of_socket(&types)),
             ("TASK_TGID", find("task_struct", &["tgid"])?),
             ("TASK_LEADER", find("task_struct", &["group_leader"])?),
             ("TASK_STARTED", find("task_struct", &["start_boottime"])?),
@@ -134,6 +139,14 @@ impl Layout {
     }
 }
 
+/// Where a socket has its cgroup; `NOWHERE` of the kernel crate where it has none in that form.
+fn cgroup_of_socket(types: &Types) -> u64 {
+    let data = types.offset_of("sock", "sk_cgrp_data");
+    let cgroup = types.offset_of("sock_cgroup_data", "cgroup");
+    data.zip(cgroup)
+        .map_or(u64::MAX, |(data, cgroup)| data + cgroup)
+}
+
 /// Where the nanoseconds of an inode's change time are in a `timespec64`.
 fn nanoseconds_of_change(
     find: &impl Fn(&str, &[&str]) -> Result<u64, KernelError>,
@@ -146,7 +159,7 @@ fn nanoseconds_of_change(
 /// # Errors
 ///
 /// If the kernel lacks something or refuses a map.
-pub(super) fn load(pins: &Pins) -> Result<(Ebpf, Btf), KernelError> {
+pub(super) fn load(placement: &Placement, pins: &Pins) -> Result<(Ebpf, Btf), KernelError> {
     if OBJECT.is_empty() {
         return Err(KernelError::NoObject);
     }
@@ -160,6 +173,16 @@ pub(super) fn load(pins: &Pins) -> Result<(Ebpf, Btf), KernelError> {
         loader.override_global(name, offset, true);
     }
     loader.override_global("HAS_SET_RETVAL", &layout.has_set_retval, true);
+    // The number of the file of a cgroup is its id (`kernfs_node.id`).
+    let root = placement
+        .cgroup_root
+        .metadata()
+        .map_err(|source| KernelError::File {
+            path: placement.cgroup_root.clone(),
+            source,
+        })?;
+    let attached = root.ino();
+    loader.override_global("ATTACHED_CGROUP", &attached, true);
     for name in maps::PINNED {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -1,4 +1,4 @@
-//! Enrolment: tags the sockets that tasks hold already, when the daemon starts and when a cgroup or a
+//! Enrolment: tags and counts the sockets that tasks hold already, when the daemon starts and when a cgroup or a
 //! task moves under another identity.
 //!
 //! # Minimum kernel version
@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    atomic, identity, layout,
+    atomic, identity, layout, limit,
     policy::{self, Active},
     tag,
 };
@@ -88,7 +88,61 @@ extern "C" fn enrol(context: *const TaskFile) -> i32 {
     if tag.identity != former {
         count(1);
     }
+    // SAFETY: as above; the flags are aligned u64s of a live map value.
+    unsafe {
+        let state: u8 = layout::number_at(socket, &layout::SOCK_STATE);
+        if has_peer(state)
+            && atomic::load(&raw const tag.flow.open) == 0
+            && atomic::load(&raw const tag.enrolled) == 0
+            && is_judged(socket)
+        {
+            limit::hold(active.record(tag.identity).limiter, tag.held());
+            atomic::exchange(&raw mut tag.enrolled, 1);
+        }
+    }
     0
+}
+
+/// Whether the programs run for a socket, and so see its end: they follow the cgroup that it was made
+/// in, whoever holds it.
+///
+/// # Safety
+///
+/// `socket` is a live `struct sock`.
+#[inline(always)]
+unsafe fn is_judged(socket: *const u8) -> bool {
+    if layout::SOCK_CGROUP.load() == layout::NOWHERE {
+        return false;
+    }
+    // SAFETY: the verifier checks these against the kernel's types.
+    let mut node = unsafe {
+        let cgroup = layout::pointer_at(socket, &layout::SOCK_CGROUP);
+        if cgroup.is_null() {
+            return false;
+        }
+        layout::pointer_at(cgroup, &layout::CGROUP_KN)
+    };
+    for _ in 0..MAX_CGROUP_DEPTH {
+        if node.is_null() {
+            return false;
+        }
+        if layout::read_at::<u64>(node, &layout::KN_ID) == layout::ATTACHED_CGROUP.load() {
+            return true;
+        }
+        node = layout::follow(node, &layout::KN_PARENT);
+    }
+    false
+}
+
+/// Whether a socket in this state has somebody at the other end. The states of TCP are those of all
+/// sockets (`include/net/tcp_states.h`); others are established or closed.
+const fn has_peer(state: u8) -> bool {
+    const SYN_RECV: u8 = 3;
+    const TIME_WAIT: u8 = 6;
+    const CLOSE: u8 = 7;
+    const LISTEN: u8 = 10;
+    const NEW_SYN_RECV: u8 = 12;
+    !matches!(state, SYN_RECV | TIME_WAIT | CLOSE | LISTEN | NEW_SYN_RECV)
 }
 
 /// Whom a task belongs to. `None` while it exits.

@@ -120,8 +120,10 @@ fn sock_release(context: SockContext) -> i32 {
     };
     // SAFETY: the context of the running program.
     let (protocol, state) = unsafe { ((*context.sock).protocol, (*context.sock).state) };
-    // A TCP flow goes on after `close()` until its data is sent: `sock_ops` sees that end.
-    if protocol != IPPROTO_TCP || state == TCP_CLOSE || state == TCP_LISTEN {
+    // A TCP flow goes on after `close()` until its data is sent: `sock_ops` sees that end, but for
+    // sockets that are older than the programs.
+    let is_over = state == TCP_CLOSE || state == TCP_LISTEN || tag.enrolled == 1;
+    if protocol != IPPROTO_TCP || is_over {
         flow::close(&context, active, tag, Hook::SockRelease, clock::now_ns());
     }
     PASS

@@ -120,7 +120,9 @@ fn take_way<const WAY: usize>(
     }
     let rate = &limits.bandwidth[WAY];
     if rate.cost != 0 {
-        let Some(bucket) = bucket_of_or_new(limiter, limits, state, tag) else {
+        // SAFETY: a field of a live map value.
+        let held = unsafe { &*tag.held() };
+        let Some(bucket) = bucket_of_or_new(limiter, limits, state, held) else {
             // SAFETY: an aligned u64 of a live map value.
             unsafe { atomic::add(&raw mut (*state).over_entries, 1) };
             return false;

@@ -1,9 +1,11 @@
 //! New flows: their rate, and how many are open.
 
 use agentguard_common::{
-    connection::Protocol,
+    connection::{Connection, Direction, Protocol},
     identity::{AgentId, FLAG_ENFORCE, FLAG_FLOW_LIMITS, FLAG_RULE_LIMITS, IdentityRecord},
-    limit::{Bucket, EVENT_WINDOW_NS, IN, LIMIT_AUDIT, LimitState, LimiterRef, Limits, OUT, take},
+    limit::{
+        Bucket, EVENT_WINDOW_NS, IN, LIMIT_AUDIT, LimitState, LimiterRef, Limits, OUT, Scope, take,
+    },
     verdict::Reason,
 };
 
@@ -17,7 +19,7 @@ use crate::{
     tag::{Tag, words},
 };
 
-/// What the open flow of a socket counts in, and by what it is found there again.
+/// What a flow counts in, and by what it is found there again.
 #[repr(C)]
 pub struct Held {
     /// The limiters whose open flows it is among.
@@ -26,6 +28,8 @@ pub struct Held {
     pub pid: u32,
     pub started_ns: u64,
     pub cgroup_id: u64,
+    /// To whom.
+    pub remote: [u64; 2],
 }
 
 /// Peers of an unconnected socket that are remembered: going back to one of them opens nothing new.
@@ -35,58 +39,84 @@ pub const REMEMBERED_PEERS: usize = 8;
 /// room for others.
 const TRIES: u32 = 32;
 
+/// A flow of its own.
 const NEW_FLOW: u32 = 1;
+/// A peer that the socket has had lately: it takes nothing of the rate.
 const REPEATED_PEER: u32 = 2;
+/// A flow that is there already: it is counted, and refused nowhere.
 const ACCEPTED: u32 = 3;
+/// The former flow of the socket is counted there, and this one takes its place.
+const TAKES_PLACE: u32 = 1 << 8;
+const ENFORCED: u32 = 1 << 9;
 
-/// Takes the flow that `tag` describes from all its limiters, or from none where one of them has no
-/// room. An accepted flow is there already: it is counted, and refused nowhere.
+/// Takes a flow from all its limiters, or from none where one of them has no room. What it counts in
+/// is in the idle one of [`Tag::held`] then; a former flow of the socket stays as it is, but that it
+/// gives up its places to this one.
 #[inline(always)]
 pub fn admit(
     active: Active,
     record: &IdentityRecord,
     rule: u32,
     tag: &mut Tag,
-    is_accepted: bool,
+    connection: &Connection,
     now_ns: u64,
 ) -> Answer {
     if !record.has(FLAG_FLOW_LIMITS) && !record.has(FLAG_RULE_LIMITS) {
-        hold(record.limiter, tag);
+        hold(record.limiter, tag.idle_held());
         return Answer::ROOM;
     }
-    tag.held.pid = tag.pid;
-    tag.held.started_ns = tag.started_ns;
-    tag.held.cgroup_id = tag.cgroup_id;
-    tag.rule_limiter = limiter_of_rule(active, record, rule);
-    let kind = if is_accepted {
+    let rule_limiter = limiter_of_rule(active, record, rule);
+    let peer = peer_of(connection);
+    let is_tcp = matches!(connection.protocol, Protocol::Tcp);
+    let kind = if matches!(connection.direction, Direction::Ingress) {
         ACCEPTED
-    } else if matches!(tag.flow.protocol, Protocol::Tcp) || !has_peer(tag) {
-        NEW_FLOW
-    } else {
+    } else if !is_tcp && has_peer(tag, peer) {
         REPEATED_PEER
+    } else {
+        NEW_FLOW
     };
-    let wanted = [
-        LimiterRef(record.limiter.0),
-        record.narrower,
-        tag.rule_limiter,
-    ];
+    let remote = words(&connection.remote);
+    // SAFETY: aligned u64s of a live map value.
+    let is_open = unsafe {
+        atomic::load(&raw const tag.flow.open) | atomic::load(&raw const tag.enrolled) != 0
+    };
+    let next = tag.idle_held();
+    // SAFETY: a field of a live map value.
+    unsafe {
+        (*next).limiters = [LimiterRef::NONE; LIMITERS];
+        (*next).pid = tag.pid;
+        (*next).started_ns = tag.started_ns;
+        (*next).cgroup_id = tag.cgroup_id;
+        (*next).remote = remote;
+    }
+    let former = tag.held();
+    let wanted = [LimiterRef(record.limiter.0), record.narrower, rule_limiter];
+    let enforced = if record.has(FLAG_ENFORCE) {
+        ENFORCED
+    } else {
+        0
+    };
     let mut answer = Answer::ROOM;
+    let mut moved = [false; LIMITERS];
     let mut index = 0;
     while index < LIMITERS {
         let limiter = wanted[index];
         if is_some(limiter) && !answer.refuses() {
-            let is_enforced = record.has(FLAG_ENFORCE);
+            // SAFETY: both are fields of a live map value.
+            let place = is_open && unsafe { is_same(&*former, &*next, index, limiter) };
             let one = Answer(take_flow(
                 active.generation,
                 limiter.0,
-                tag,
-                kind | u32::from(is_enforced) << 8,
+                next,
+                kind | enforced | if place { TAKES_PLACE } else { 0 },
                 now_ns,
             ));
             if one.refuses() {
                 answer = one;
             } else {
-                tag.held.limiters[index] = limiter;
+                moved[index] = place;
+                // SAFETY: as above.
+                unsafe { (*next).limiters[index] = limiter };
                 if one.is_over() {
                     answer = one;
                 }
@@ -95,31 +125,62 @@ pub fn admit(
         index += 1;
     }
     if answer.refuses() {
-        give_back(active, tag, kind == NEW_FLOW);
-    } else if kind == NEW_FLOW && !matches!(tag.flow.protocol, Protocol::Tcp) {
-        remember_peer(tag);
+        // What the former flow has it keeps.
+        let flags = u32::from(moved[0]) | u32::from(moved[1]) << 1 | u32::from(moved[2]) << 2;
+        let with_rate = u32::from(kind == NEW_FLOW) << 8;
+        release(active.generation, next, flags | with_rate);
+        return answer;
+    }
+    tag.rule_limiter = rule_limiter;
+    index = 0;
+    while index < LIMITERS {
+        if moved[index] {
+            // SAFETY: as above.
+            unsafe { (*former).limiters[index] = LimiterRef::NONE };
+        }
+        index += 1;
+    }
+    if kind == NEW_FLOW && !is_tcp {
+        remember_peer(tag, peer);
     }
     answer
 }
 
+/// Whether two flows of a socket are one and the same for a limiter.
+#[inline(always)]
+fn is_same(former: &Held, next: &Held, index: usize, limiter: LimiterRef) -> bool {
+    const PROCESS: u32 = Scope::Process as u32;
+    const CGROUP: u32 = Scope::Cgroup as u32;
+    const DESTINATION: u32 = Scope::Destination as u32;
+    former.limiters[index].0 == limiter.0
+        && match limiter.scope() {
+            PROCESS => former.pid == next.pid && former.started_ns == next.started_ns,
+            CGROUP => former.cgroup_id == next.cgroup_id,
+            DESTINATION => former.remote[0] == next.remote[0] && former.remote[1] == next.remote[1],
+            _ => true,
+        }
+}
+
 /// Counts an open flow where nothing is limited, so that a limit of a later generation finds it.
 #[inline(always)]
-fn hold(limiter: AgentId, tag: &mut Tag) {
+pub fn hold(limiter: AgentId, held: *mut Held) {
     let limiter = LimiterRef(limiter.0);
     if let Some(state) = state_of(limiter) {
-        // SAFETY: an aligned u64 of a live map value.
-        unsafe { atomic::add(&raw mut (*state).bucket.open, 1) };
-        tag.held.limiters[0] = limiter;
+        // SAFETY: an aligned u64 and a field of live map values.
+        unsafe {
+            atomic::add(&raw mut (*state).bucket.open, 1);
+            (*held).limiters = [limiter, LimiterRef::NONE, LimiterRef::NONE];
+        }
     }
 }
 
-/// Ends what [`admit`] took: the open flow, and its part of the rate where it never came to be.
+/// Ends what an open flow counts in.
 #[inline(always)]
-pub fn give_back(active: Active, tag: &mut Tag, with_rate: bool) {
-    let first = tag.held.limiters[0];
-    let others = tag.held.limiters[1].0 | tag.held.limiters[2].0;
-    if with_rate || others != 0 {
-        release(active.generation, tag, with_rate.into());
+pub fn give_back(active: Active, held: *mut Held) {
+    // SAFETY: fields of a live map value.
+    let [first, second, third] = unsafe { (*held).limiters };
+    if second.0 | third.0 != 0 {
+        release(active.generation, held, 0);
     } else if is_some(first) {
         // Most flows have no other.
         if let Some(state) = state_of(first) {
@@ -127,7 +188,8 @@ pub fn give_back(active: Active, tag: &mut Tag, with_rate: bool) {
             unsafe { leave(&raw mut (*state).bucket.open) };
         }
     }
-    tag.held.limiters = [LimiterRef::NONE; LIMITERS];
+    // SAFETY: as above.
+    unsafe { (*held).limiters = [LimiterRef::NONE; LIMITERS] };
 }
 
 /// Whether one more flow may be accepted: asked before the handshake is over.
@@ -153,51 +215,49 @@ pub fn has_room(active: Active, record: &IdentityRecord) -> bool {
 extern "C" fn take_flow(
     generation: u64,
     limiter: u32,
-    tag: *mut Tag,
-    kind: u32,
+    held: *mut Held,
+    flags: u32,
     now_ns: u64,
 ) -> u32 {
     let active = Active { generation };
     let limiter = LimiterRef(limiter);
     // The verifier does not know that nobody passes null.
-    if tag.is_null() {
+    if held.is_null() {
         return Answer::ROOM.0;
     }
     // SAFETY: it points to a whole one.
-    let tag = unsafe { &*tag };
+    let held = unsafe { &*held };
     let (Some(limits), Some(state)) = (limits_of(active, limiter), state_of(limiter)) else {
         return Answer::ROOM.0;
     };
-    let is_audit = kind >> 8 == 0 || limits.flags & LIMIT_AUDIT != 0;
-    let kind = kind as u8 as u32;
-    let Some(bucket) = bucket_of_or_new(limiter, limits, state, tag) else {
+    let is_audit = flags & ENFORCED == 0 || limits.flags & LIMIT_AUDIT != 0;
+    let kind = u32::from(flags as u8);
+    let Some(bucket) = bucket_of_or_new(limiter, limits, state, held) else {
         if kind == ACCEPTED {
             return Answer::ROOM.0;
         }
         return tell(state, Reason::LimitEntries, is_audit, now_ns).0;
     };
-    let over = if kind == ACCEPTED {
-        None
-    } else if !bytes::has_quota(limits, state, OUT, now_ns)
-        || !bytes::has_quota(limits, state, IN, now_ns)
-    {
-        Some(Reason::Quota)
-    } else {
-        None
-    };
+    // SAFETY: a field of a live map value.
+    let open = unsafe { &raw mut (*bucket).open };
+    let has_place = flags & TAKES_PLACE != 0;
     // SAFETY: aligned u64s of live map values.
     unsafe {
-        if let Some(reason) = over {
-            if is_audit {
-                atomic::add(&raw mut (*bucket).open, 1);
+        if kind != ACCEPTED
+            && (!bytes::has_quota(limits, state, OUT, now_ns)
+                || !bytes::has_quota(limits, state, IN, now_ns))
+        {
+            if is_audit && !has_place {
+                atomic::add(open, 1);
             }
-            return tell(state, reason, is_audit, now_ns).0;
+            return tell(state, Reason::Quota, is_audit, now_ns).0;
         }
-        if kind == ACCEPTED || limits.concurrent == 0 {
-            atomic::add(&raw mut (*bucket).open, 1);
-        } else if !enter(&raw mut (*bucket).open, limits.concurrent) {
+        if has_place {
+        } else if kind == ACCEPTED || limits.concurrent == 0 {
+            atomic::add(open, 1);
+        } else if !enter(open, limits.concurrent) {
             if is_audit {
-                atomic::add(&raw mut (*bucket).open, 1);
+                atomic::add(open, 1);
             }
             return tell(state, Reason::ConcurrencyLimit, is_audit, now_ns).0;
         }
@@ -205,8 +265,8 @@ extern "C" fn take_flow(
             return Answer::ROOM.0;
         }
         if limits.connect_cost_ns != 0 && !take_rate(bucket, limits, now_ns) {
-            if !is_audit {
-                leave(&raw mut (*bucket).open);
+            if !is_audit && !has_place {
+                leave(open);
             }
             return tell(state, Reason::RateLimit, is_audit, now_ns).0;
         }
@@ -215,19 +275,21 @@ extern "C" fn take_flow(
     Answer::ROOM.0
 }
 
-/// See [`give_back`]. A global function, as [`take_flow`].
+/// Ends what a flow counts in. Of `flags` the lowest bits say in which limiters it does not, and bit 8
+/// that it never came to be, and gives back its part of the rate. A global function, as [`take_flow`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn release(generation: u64, tag: *mut Tag, with_rate: u32) -> u32 {
+extern "C" fn release(generation: u64, held: *mut Held, flags: u32) -> u32 {
     let active = Active { generation };
-    if tag.is_null() {
+    if held.is_null() {
         return 0;
     }
     // SAFETY: it points to a whole one.
-    let tag = unsafe { &*tag };
+    let held = unsafe { &*held };
     let mut index = 0;
     while index < LIMITERS {
-        let limiter = tag.held.limiters[index];
+        let limiter = held.limiters[index];
+        let stays = flags >> index & 1 == 1;
         index += 1;
         if !is_some(limiter) {
             continue;
@@ -235,13 +297,15 @@ extern "C" fn release(generation: u64, tag: *mut Tag, with_rate: u32) -> u32 {
         let Some(state) = state_of(limiter) else {
             continue;
         };
-        let Some(bucket) = bucket_of(limiter, state, tag) else {
+        let Some(bucket) = bucket_of(limiter, state, held) else {
             continue;
         };
         // SAFETY: aligned u64s of live map values.
         unsafe {
-            leave(&raw mut (*bucket).open);
-            if with_rate != 0 {
+            if !stays {
+                leave(&raw mut (*bucket).open);
+            }
+            if flags >> 8 & 1 == 1 {
                 if let Some(limits) = limits_of(active, limiter) {
                     let cost = limits.connect_cost_ns;
                     atomic::add(&raw mut (*bucket).connect_ns, 0u64.wrapping_sub(cost));
@@ -346,18 +410,17 @@ fn tell(state: *mut LimitState, reason: Reason, is_audit: bool, now_ns: u64) -> 
     }
 }
 
-/// The peer of the flow as one word; never 0, which is no peer.
+/// A peer as one word; never 0, which is no peer.
 #[inline(always)]
-fn peer_of(tag: &Tag) -> u64 {
-    let [high, low] = words(&tag.flow.remote);
+fn peer_of(connection: &Connection) -> u64 {
+    let [high, low] = words(&connection.remote);
     // Knuth's multiplicative hash.
     let mixed = (high ^ low.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ u64::from(tag.flow.remote_port) << 1) | 1
+    (mixed ^ u64::from(connection.remote_port) << 1) | 1
 }
 
 #[inline(always)]
-fn has_peer(tag: &Tag) -> bool {
-    let peer = peer_of(tag);
+fn has_peer(tag: &Tag, peer: u64) -> bool {
     let mut index = 0;
     while index < REMEMBERED_PEERS {
         if tag.peers[index] == peer {
@@ -369,10 +432,9 @@ fn has_peer(tag: &Tag) -> bool {
 }
 
 #[inline(always)]
-fn remember_peer(tag: &mut Tag) {
+fn remember_peer(tag: &mut Tag, peer: u64) {
     let index = tag.next_peer as usize & (REMEMBERED_PEERS - 1);
     tag.next_peer = tag.next_peer.wrapping_add(1);
-    let peer = peer_of(tag);
     // SAFETY: the mask keeps the index within; `get` would leave a panic path in the program.
     unsafe { *tag.peers.get_unchecked_mut(index) = peer };
 }

@@ -11,11 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{
-    atomic,
-    policy::Active,
-    tag::{Tag, words},
-};
+use super::Held;
+use crate::{atomic, policy::Active};
 
 /// Limiter → what is configured: all of slot 0, then all of slot 1. The daemon writes the idle slot,
 /// and moves the ends of quota periods in the active one.
@@ -80,30 +77,30 @@ pub fn limiter_of_rule(active: Active, record: &IdentityRecord, rule: u32) -> Li
     }
 }
 
-/// Who of the scope of `limiter` the flow of `tag` is of.
+/// Who of the scope of `limiter` a flow is of.
 #[inline(always)]
-fn key_of(limiter: LimiterRef, tag: &Tag) -> BucketKey {
+fn key_of(limiter: LimiterRef, held: &Held) -> BucketKey {
     const PROCESS: u32 = Scope::Process as u32;
     const CGROUP: u32 = Scope::Cgroup as u32;
     BucketKey {
         limiter: limiter.number(),
         reserved: 0,
         who: match limiter.scope() {
-            PROCESS => [tag.held.pid.into(), tag.held.started_ns],
-            CGROUP => [tag.held.cgroup_id, 0],
-            _ => words(&tag.flow.remote),
+            PROCESS => [held.pid.into(), held.started_ns],
+            CGROUP => [held.cgroup_id, 0],
+            _ => held.remote,
         },
     }
 }
 
-/// The bucket of whom the flow of `tag` is of, if there is one.
+/// The bucket of whom a flow is of, if there is one.
 #[inline(always)]
-pub fn bucket_of(limiter: LimiterRef, state: *mut LimitState, tag: &Tag) -> Option<*mut Bucket> {
+pub fn bucket_of(limiter: LimiterRef, state: *mut LimitState, held: &Held) -> Option<*mut Bucket> {
     if limiter.scope() == Scope::Identity as u32 {
         // SAFETY: a field of a live map value.
         return Some(unsafe { &raw mut (*state).bucket });
     }
-    BUCKETS.get_ptr_mut(key_of(limiter, tag))
+    BUCKETS.get_ptr_mut(key_of(limiter, held))
 }
 
 /// As [`bucket_of`]; makes one where there is none. `None` where no more fit.
@@ -112,13 +109,13 @@ pub fn bucket_of_or_new(
     limiter: LimiterRef,
     limits: &Limits,
     state: *mut LimitState,
-    tag: &Tag,
+    held: &Held,
 ) -> Option<*mut Bucket> {
     if limiter.scope() == Scope::Identity as u32 {
         // SAFETY: a field of a live map value.
         return Some(unsafe { &raw mut (*state).bucket });
     }
-    let key = key_of(limiter, tag);
+    let key = key_of(limiter, held);
     if let Some(bucket) = BUCKETS.get_ptr_mut(key) {
         return Some(bucket);
     }

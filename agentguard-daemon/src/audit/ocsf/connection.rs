@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use agentguard_common::{
-    audit::{AuditEvent, EventKind},
+    audit::{AuditEvent, EventKind, Hook},
     connection::{Address, Direction, Protocol},
     policy::NO_RULE,
     verdict::{Reason, Verdict},
@@ -35,7 +35,7 @@ pub(super) fn event(record: &ConnectionRecord, host: &Host, text: &mut Text) -> 
     let status = match event.verdict {
         Verdict::Allow | Verdict::WouldDeny => SUCCESS,
         Verdict::Deny => Status {
-            status_code: Some("EPERM"),
+            status_code: Some(errno(event)),
             status_detail: Some(event.reason.name().into()),
             ..FAILURE
         },
@@ -71,6 +71,16 @@ pub(super) fn event(record: &ConnectionRecord, host: &Host, text: &mut Text) -> 
             agentguard: Own::Connection(Box::new(own(record, text))),
         }),
         ..Event::default()
+    }
+}
+
+/// What the caller was told; of packets, what it would have been.
+fn errno(event: &AuditEvent) -> &'static str {
+    let is_call = matches!(event.hook, Hook::Connect | Hook::Sendmsg);
+    if is_call && event.reason.is_limit() {
+        "EAGAIN"
+    } else {
+        "EPERM"
     }
 }
 
