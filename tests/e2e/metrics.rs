@@ -105,8 +105,11 @@ impl Scrape {
     }
 }
 
+/// They are told of, and refuse nothing.
+const LIMITS: &str = "[roles.r.limits]\nconnections = \"100/s\"\nconcurrent = 90\n";
+
 fn start(scene: &Scene, place: &Place) -> Daemon {
-    let mut daemon = Daemon::prepare(&scene.sandbox, &policy(""));
+    let mut daemon = Daemon::prepare(&scene.sandbox, &(policy("") + LIMITS));
     daemon.set_group("agentguard", READERS, "nobody");
     daemon.add_settings(&place.settings());
     daemon.restart();
@@ -127,6 +130,8 @@ fn differences(status: &Value, mut scrape: Scrape) -> Vec<String> {
         let labels = format!("identity={name},class={class}");
         let (counters, events) = (&identity["counters"], &identity["events"]);
         compare_totals(&mut compare, "agentguard", &labels, counters);
+        let open = format!("agentguard_flows_open{{{labels}}}");
+        compare(open, &identity["open"]);
         let closed = format!("agentguard_flows_closed_total{{{labels}}}");
         compare(closed, &counters["closed"]);
         for fate in ["delivered", "folded", "dropped"] {
@@ -148,6 +153,20 @@ fn differences(status: &Value, mut scrape: Scrape) -> Vec<String> {
         let labels = format!("class={}", total["class"]);
         let counters = &total["counters"];
         compare_totals(&mut compare, "agentguard_class", &labels, counters);
+    }
+    for limit in status["limits"].as_array().into_iter().flatten() {
+        let rule = limit["rule"].as_str().unwrap_or_default();
+        let labels = format!(
+            "identity={},limit={},rule=\"{rule}\",per={}",
+            limit["identity"], limit["limit"], limit["per"]
+        );
+        for (name, key) in [
+            ("used", "used"),
+            ("most", "most"),
+            ("refused_total", "refused"),
+        ] {
+            compare(format!("agentguard_limit_{name}{{{labels}}}"), &limit[key]);
+        }
     }
     for sink in status["sinks"].as_array().into_iter().flatten() {
         let name = &sink["name"];
