@@ -14,9 +14,9 @@ use agentguard_common::{
 };
 use agentguard_daemon::{
     audit::{
-        Actor, Ancestor, AuditRecord, BootClock, Container, EventsLost, Host, Launched, Loss,
-        Names, Place, PolicyLoaded, PolicyRejected, Process, Program, Trail, Unmet, Untrusted,
-        ocsf::MAX_LINE_BYTES,
+        Actor, Ancestor, AuditRecord, BootClock, Container, EventsLost, Host, Launched, LimitName,
+        LimitNews, LimitReport, Loss, Names, Place, PolicyLoaded, PolicyRejected, Process, Program,
+        Trail, Unmet, Untrusted, ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -471,7 +471,50 @@ fn news_of_the_daemon_is_valid() {
             outcome,
         }))
     };
+    let limit = |kind, rule: Option<&str>, news| {
+        let rule = rule.map(|name| {
+            let location = Location {
+                file: "a.toml".into(),
+                line: 1,
+                column: 1,
+            };
+            let name = name.to_owned();
+            Arc::new(RuleSource { name, location })
+        });
+        AuditRecord::Limit(Box::new(LimitReport {
+            limit: LimitName {
+                actor: actor.clone().into(),
+                rule,
+                per: "process",
+                kind,
+                configured: "20/s burst 40".into(),
+            },
+            generation: 3,
+            news,
+        }))
+    };
+    let reached = |is_audit| LimitNews::Reached {
+        start: time,
+        end: time,
+        count: 7,
+        bytes: 900,
+        is_audit,
+    };
+    let used = |percent| LimitNews::Used {
+        time,
+        percent,
+        bytes: 800,
+    };
     for (record, type_uid, status) in [
+        (limit("connections", None, reached(false)), 400_106, 2),
+        (
+            limit("connections", Some("r.egress[0]"), reached(true)),
+            400_106,
+            1,
+        ),
+        (limit("egress", None, reached(false)), 400_106, 2),
+        (limit("ingress-quota", None, used(80)), 400_106, 1),
+        (limit("egress-quota", None, used(100)), 400_106, 1),
         (
             launched(Ok(Untrusted::new(b"/agents.slice/x.scope"))),
             300_406,

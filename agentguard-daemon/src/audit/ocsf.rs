@@ -111,7 +111,7 @@ impl Encoder {
             AuditRecord::PolicyLoaded(record) => policy_loaded(record),
             AuditRecord::PolicyRejected(record) => policy_rejected(record, &mut text),
             AuditRecord::Launched(record) => launched(record, &mut text),
-            AuditRecord::Limit(record) => limits::event(record, &mut text),
+            AuditRecord::Limit(record) => limits::event(record, &self.host, &mut text),
             AuditRecord::DaemonStarted { .. } => self.lifecycle(3, "Start", "started", &mut text),
             AuditRecord::DaemonStopped { .. } => self.lifecycle(4, "Stop", "stopped", &mut text),
             AuditRecord::EventsLost(record) => events_lost(record, &mut text),

@@ -1,10 +1,10 @@
 //! News of limits to class 4001, Network Activity: traffic that was more than allowed.
 
 use super::{
-    BLOCKED, DETECTED, FAILURE, LOW, MEDIUM, NETWORK, SUCCESS, Text,
+    BLOCKED, DETECTED, FAILURE, Host, LOW, MEDIUM, NETWORK, SUCCESS, Text,
     connection::named_actor,
     limit, policy,
-    schema::{Event, FirewallRule, Own, OwnLimit, Status, Traffic, Unmapped},
+    schema::{Endpoint, Event, FirewallRule, Own, OwnLimit, Status, Traffic, Unmapped},
 };
 use crate::audit::{
     record::{LimitNews, LimitReport},
@@ -12,7 +12,7 @@ use crate::audit::{
 };
 
 /// The event of `record`, but for what all events share.
-pub(super) fn event(record: &LimitReport, text: &mut Text) -> Event {
+pub(super) fn event(record: &LimitReport, host: &Host, text: &mut Text) -> Event {
     let name = &record.limit;
     let actor = named_actor(&name.actor, text);
     let configured = text.of(&name.configured, limit::NAME);
@@ -98,8 +98,20 @@ pub(super) fn event(record: &LimitReport, text: &mut Text) -> Event {
             ..Event::default()
         },
     };
+    // The class wants an end: of many flows only this one is the same.
+    let here = Some(Endpoint {
+        hostname: Some(text.of(&host.hostname, limit::HOST)),
+        ..Endpoint::default()
+    });
+    let (src_endpoint, dst_endpoint) = if name.kind.starts_with("ingress") {
+        (None, here)
+    } else {
+        (here, None)
+    };
     Event {
         actor: Some(actor),
+        src_endpoint,
+        dst_endpoint,
         firewall_rule: name.rule.as_ref().map(|rule| FirewallRule {
             name: text.of(&rule.name, limit::NAME),
             uid: text.of(&rule.name, limit::NAME),
