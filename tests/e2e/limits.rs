@@ -2,8 +2,8 @@
 
 mod bandwidth;
 mod concurrent;
-mod policy;
-mod quota;
+pub(crate) mod policy;
+pub(crate) mod quota;
 mod rate;
 mod scope;
 mod told;

@@ -8,6 +8,7 @@ mod control;
 mod crowd;
 mod demo;
 mod executable;
+mod guest;
 mod kernel_oracle;
 mod launch;
 mod lifecycle;

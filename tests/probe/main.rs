@@ -104,6 +104,11 @@ fn main() -> ExitCode {
             pour::spend(count, target).expect("nothing is refused");
             ExitCode::SUCCESS
         }
+        ["spend-on", target] => {
+            let target = target.parse().expect("an address");
+            pour::spend_on(target).expect("nothing is refused");
+            ExitCode::SUCCESS
+        }
         ["serve", port] => {
             let port = port.parse().expect("a number");
             serve::run(port).expect("somebody comes");

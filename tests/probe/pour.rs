@@ -108,13 +108,31 @@ pub(crate) fn chat(count: u32, target: SocketAddr) -> io::Result<()> {
     writeln!(io::stdout(), "{}", serde_json::to_string(&seconds)?)
 }
 
-/// Sends datagrams of 1,024 bytes, headers included, over one flow.
+/// Payload of a datagram of 1,024 bytes with its headers.
+const SPENT: usize = 1_024 - 28;
+
+/// Sends such datagrams over one flow.
 pub(crate) fn spend(count: u32, target: SocketAddr) -> io::Result<()> {
-    const HEADERS: usize = 28;
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(target)?;
+    send(&socket, count)
+}
+
+/// The same, as many as each line says.
+pub(crate) fn spend_on(target: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(target)?;
+    for line in io::stdin().lines() {
+        let count = line?.trim().parse().map_err(io::Error::other)?;
+        send(&socket, count)?;
+        writeln!(io::stdout(), "sent")?;
+    }
+    Ok(())
+}
+
+fn send(socket: &UdpSocket, count: u32) -> io::Result<()> {
     for _ in 0..count {
-        socket.send(&[0; 1_024 - HEADERS])?;
+        socket.send(&[0; SPENT])?;
     }
     Ok(())
 }

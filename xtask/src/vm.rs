@@ -17,12 +17,16 @@ const PATIENCE_SECONDS: &str = "1800";
 /// What is tested unless somebody asks for else. To start a daemon takes an emulated machine ten
 /// seconds or more, most of it for the verifier, so this is one test for each thing that may differ
 /// between kernels.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 15] = [
+    "guest::a_clock_that_is_set_moves_the_ends_of_quotas_and_nothing_else",
     "lifecycle::a_new_cgroup_is_labelled_as_it_appears_and_unknown_agents_are_refused",
     "lifecycle::an_established_flow_ends_when_its_identity_expires_with_no_daemon_alive",
     "lifecycle::an_established_flow_ends_with_its_right",
     "lifecycle::enforcement_outlives_the_daemon_until_it_is_detached",
     "lifecycle::every_event_is_delivered_folded_or_counted_as_dropped",
+    "limits::concurrent::flows_from_before_the_daemon_are_counted",
+    "limits::quota::all_packets_end_where_that_is_configured",
+    "limits::scope::each_process_has_its_own",
     "routes::origins::tcp_socket_passed_in",
     "routes::raw::ping",
     "routes::tcp::connect",
@@ -30,6 +34,10 @@ const TESTS: [&str; 11] = [
     "routes::udp::routing_header",
     "routes::udp::sendmsg_by_ring",
 ];
+
+/// How the names of tests begin that run in a virtual machine and nowhere else: all of them are among
+/// [`TESTS`].
+pub(crate) const ONLY_THERE: &str = "guest::";
 
 /// Runs tests on these kernels, or on every kernel that is kept working; `filter` goes to them.
 pub(crate) fn run(kernels: &[String], filter: &[String]) -> Result<()> {
@@ -82,7 +90,7 @@ fn machine(kernel: &Kernel, initramfs: &Initramfs, arguments: &[&str]) -> Comman
 mod tests {
     use std::fs;
 
-    use super::TESTS;
+    use super::{ONLY_THERE, TESTS};
     use crate::workspace;
 
     #[test]
@@ -93,6 +101,26 @@ mod tests {
             let source = fs::read_to_string(workspace::root().join(&file)).expect("it is read");
             let line = format!("fn {name}() {{");
             assert!(source.contains(&line), "{file} has no {name}");
+        }
+    }
+
+    #[test]
+    fn every_test_that_runs_only_here_does() {
+        let text =
+            fs::read_to_string(workspace::root().join("tests/e2e/guest.rs")).expect("it is read");
+        let mut lines = text.lines();
+        let mut names = Vec::new();
+        while let Some(line) = lines.next() {
+            if line == "#[test]" {
+                let name = lines.next().and_then(|line| line.strip_prefix("fn "));
+                let name = name.and_then(|line| line.split('(').next());
+                let name = name.expect("a test is a function");
+                names.push(format!("{ONLY_THERE}{name}"));
+            }
+        }
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(TESTS.contains(&name.as_str()), "{name} runs nowhere");
         }
     }
 }

@@ -117,7 +117,6 @@ fn check(sandbox: &Sandbox, lanes: &[Lane]) {
         .zip(&parts)
         .map(|(lane, part)| format!("{}: {part:.3}", lane.name))
         .collect();
-    println!("{told:?}");
     for part in parts {
         assert!((part - 1.0).abs() <= TOLERANCE, "{told:?}");
     }

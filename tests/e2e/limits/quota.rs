@@ -1,8 +1,9 @@
 //! Quotas: bytes of an hour, a day or a month, over restarts.
 
 use std::{
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    process::{Command, Output},
+    process::{Child, ChildStdin, ChildStdout, Command, Output},
 };
 
 use agentguard_tests::{
@@ -28,17 +29,55 @@ fn send(scene: &Scene, to: SocketAddr, datagrams: u32) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-fn used(daemon: &Daemon) -> u64 {
+pub(crate) fn used(daemon: &Daemon) -> u64 {
     daemon.limit("bot", "egress-quota")["used"]
         .as_u64()
         .expect("a number")
 }
 
 /// Of 1,024 bytes each, headers included.
-fn spend(scene: &Scene, datagrams: u32) {
+pub(crate) fn spend(scene: &Scene, datagrams: u32) {
     let to = SocketAddr::new(scene.target(Zone::Allowed), PORT);
     let output = send(scene, to, datagrams);
     assert!(output.status.success(), "{output:?}");
+}
+
+/// A flow that stays open, and sends when it is told to.
+pub(crate) struct Flow {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Flow {
+    pub(crate) fn open(scene: &Scene) -> Self {
+        let to = SocketAddr::new(scene.target(Zone::Allowed), PORT);
+        let mut command = Command::new(probe_path());
+        command.args(["spend-on", &to.to_string()]);
+        let mut child = scene.sandbox.agent(&scene.cgroup).spawn(command);
+        let mut flow = Self {
+            stdin: child.stdin.take().expect("it is piped"),
+            stdout: BufReader::new(child.stdout.take().expect("it is piped")),
+            child,
+        };
+        flow.spend(0);
+        flow
+    }
+
+    pub(crate) fn spend(&mut self, datagrams: u32) {
+        writeln!(self.stdin, "{datagrams}").expect("it waits for a line");
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("it answers");
+        assert_eq!(line, "sent\n");
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        // Both fail only for one that has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 fn may_open(scene: &Scene, judge: &mut Judge) -> i32 {

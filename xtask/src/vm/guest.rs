@@ -71,6 +71,7 @@ fn test(filter: &[String]) -> Result<()> {
         .args(filter)
         .env("PATH", "/bin")
         .env("AGENTGUARD_BIN", root.join(AGENTGUARD))
+        .env("AGENTGUARD_GUEST", "1")
         .spawn()
         .context("cannot start the tests")?;
     let tests = Pid::from_raw(tests.id().try_into()?);
