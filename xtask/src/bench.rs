@@ -73,6 +73,7 @@ fn measure(agentguard: &Path, rounds: usize) -> Result<()> {
     let mut variants = vec![Variant::Bare, Variant::Noop];
     variants.extend(COUNTS.map(Variant::Nftables));
     variants.extend(COUNTS.map(Variant::Agentguard));
+    variants.push(Variant::Limited);
     // Order matters: what is declared last is taken down first.
     let grounds = variants
         .iter()

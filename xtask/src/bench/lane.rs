@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -27,6 +27,8 @@ pub(super) enum Variant {
     Noop,
     Nftables(u32),
     Agentguard(u32),
+    /// With one address and limits.
+    Limited,
 }
 
 impl Variant {
@@ -36,6 +38,7 @@ impl Variant {
             Self::Noop => "no-op".to_owned(),
             Self::Nftables(addresses) => format!("nft-{addresses}"),
             Self::Agentguard(addresses) => format!("agentguard-{addresses}"),
+            Self::Limited => "agentguard-limited".to_owned(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Variant {
         match self {
             Self::Bare | Self::Noop => rules::MOST_ADDRESSES,
             Self::Nftables(addresses) | Self::Agentguard(addresses) => addresses,
+            Self::Limited => 1,
         }
     }
 }
@@ -63,10 +67,14 @@ impl Ground {
         let cgroup = cgroups.make(&format!("{name}/worker"))?;
         let top = cgroups.top().join(&name);
         let stage = match variant {
-            Variant::Agentguard(addresses) => {
+            Variant::Agentguard(_) | Variant::Limited => {
                 let files = workspace::target().join("bench").join(&name);
                 let stage = Stage::set(&files, &top, &files.join("policy.d"))?;
-                write_policy(&files, &rules::policy(addresses, 1))?;
+                let mut policy = rules::policy(variant.addresses(), 1);
+                if variant == Variant::Limited {
+                    policy.push_str(rules::LIMITS);
+                }
+                write_policy(&files, &policy)?;
                 Some(stage)
             }
             Variant::Bare | Variant::Noop | Variant::Nftables(_) => None,
@@ -114,12 +122,12 @@ impl<'a> Lane<'a> {
                 load_ruleset(ground, addresses)?;
                 Guard::Nothing
             }
-            (Variant::Agentguard(_), Some(stage)) => {
+            (Variant::Agentguard(_) | Variant::Limited, Some(stage)) => {
                 let daemon = Daemon::start(agentguard, stage)?;
                 daemon.wait_ready()?;
                 Guard::Daemon(daemon)
             }
-            (Variant::Bare | Variant::Agentguard(_), _) => Guard::Nothing,
+            (Variant::Bare | Variant::Agentguard(_) | Variant::Limited, _) => Guard::Nothing,
         };
         let mut worker = Command::new(std::env::current_exe()?);
         worker
@@ -132,7 +140,7 @@ impl<'a> Lane<'a> {
             .stdout(Stdio::piped());
         if matches!(
             ground.variant,
-            Variant::Nftables(_) | Variant::Agentguard(_)
+            Variant::Nftables(_) | Variant::Agentguard(_) | Variant::Limited
         ) {
             worker.arg("--guarded");
         }
@@ -228,6 +236,13 @@ fn serve(network: &Network) -> Result<()> {
                 }
             });
         }
+        let drain = TcpListener::bind(rules::DRAIN)?;
+        thread::spawn(move || {
+            for mut stream in drain.incoming().flatten() {
+                let mut buffer = vec![0; 256 << 10];
+                while matches!(stream.read(&mut buffer), Ok(1..)) {}
+            }
+        });
         for port in rules::TCP_PORTS {
             let listener = TcpListener::bind(("0.0.0.0", port))?;
             thread::spawn(move || {

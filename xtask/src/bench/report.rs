@@ -15,6 +15,9 @@ pub(super) struct Series {
 /// Flat means that 100,000 addresses cost no more than this many times one.
 const FLAT: f64 = 1.3;
 
+/// The most that limits may add to a new flow, in nanoseconds.
+const LIMITS_NS: f64 = 40.0;
+
 pub(super) fn print(series: &[Series], counts: &[u32]) {
     for measure in Measure::ALL {
         let aim = measure.aim();
@@ -32,8 +35,12 @@ pub(super) fn print(series: &[Series], counts: &[u32]) {
             let median = median(&one.rounds);
             let (added, ratio) = (median - bare, median / bare);
             let met = match (one.variant, aim) {
-                (Variant::Agentguard(_), Aim::Added(most)) => word(added <= most),
-                (Variant::Agentguard(_), Aim::Ratio(most)) => word(ratio <= most),
+                (Variant::Agentguard(_) | Variant::Limited, Aim::Added(most)) => {
+                    word(added <= most)
+                }
+                (Variant::Agentguard(_) | Variant::Limited, Aim::Ratio(most)) => {
+                    word(ratio <= most)
+                }
                 (Variant::Bare | Variant::Noop | Variant::Nftables(_), _) => "",
             };
             println!(
@@ -48,6 +55,14 @@ pub(super) fn print(series: &[Series], counts: &[u32]) {
                 "  {most} addresses to {least}: {flat:.2}  {}",
                 word(flat <= FLAT)
             );
+            let limits = median_of(series, measure, Variant::Limited) - of(least);
+            let met = match measure {
+                Measure::UdpConnect | Measure::TcpConnect => word(limits <= LIMITS_NS),
+                Measure::UdpRepeat | Measure::UdpSend | Measure::UdpSendTo | Measure::TcpStream => {
+                    ""
+                }
+            };
+            println!("  limits: {limits:+.0} ns over none  {met}");
         }
     }
 }

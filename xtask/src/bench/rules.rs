@@ -9,7 +9,17 @@ use std::{
 pub(super) const MOST_ADDRESSES: u32 = 100_000;
 
 pub(super) const TCP_PORTS: std::ops::RangeInclusive<u16> = 9_000..=9_015;
+/// The same and that of [`DRAIN`].
+const ALLOWED_TCP_PORTS: std::ops::RangeInclusive<u16> = 9_000..=9_016;
 pub(super) const UDP_PORTS: std::ops::RangeInclusive<u16> = 10_000..=59_999;
+
+/// Where a stream is read.
+pub(super) const DRAIN: SocketAddrV4 = SocketAddrV4::new(address(0), 9_016);
+
+/// Limits far above what anybody here takes.
+pub(super) const LIMITS: &str = "[roles.worker.limits]\n\
+    connections = { rate = \"10000000/s\", burst = 10000000 }\n\
+    egress = \"1000Gbit/s\"\ningress = \"1000Gbit/s\"\n";
 
 /// Where the ones go that send to one peer only, connected and not.
 pub(super) const SINKS: [SocketAddrV4; 2] = [
@@ -63,8 +73,8 @@ pub(super) fn policy(addresses: u32, identities: u32) -> String {
         text,
         "]\n[roles.worker]\n[[roles.worker.egress]]\nzones = [\"peers\"]\n\
          ports = [\"{}-{}/tcp\", \"{}-{}/udp\"]\n",
-        TCP_PORTS.start(),
-        TCP_PORTS.end(),
+        ALLOWED_TCP_PORTS.start(),
+        ALLOWED_TCP_PORTS.end(),
         UDP_PORTS.start(),
         UDP_PORTS.end()
     )
@@ -102,8 +112,8 @@ pub(super) fn ruleset(addresses: u32, cgroup: &str, level: usize) -> String {
          chain in {{\n type filter hook input priority 0; policy accept;\n\
          ct state established,related accept\n{who} drop\n }}\n}}\n",
         elements.join(", "),
-        TCP_PORTS.start(),
-        TCP_PORTS.end(),
+        ALLOWED_TCP_PORTS.start(),
+        ALLOWED_TCP_PORTS.end(),
         UDP_PORTS.start(),
         UDP_PORTS.end(),
     )

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, Write as _},
-    net::UdpSocket,
+    net::{TcpStream, UdpSocket},
     os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ use nix::{
 
 use super::{
     measure::Measure,
-    rules::{self, DENIED, SINKS},
+    rules::{self, DENIED, DRAIN, SINKS},
     system,
 };
 
@@ -43,6 +43,9 @@ pub(crate) struct Role {
 
 /// What is sent: 64 bytes of payload.
 const PAYLOAD: [u8; 64] = [7; 64];
+
+/// What a stream is made of.
+static PIECE: [u8; 64 << 10] = [7; 64 << 10];
 
 /// Answers each line on standard input, a measure's name, with the nanoseconds of one call.
 pub(crate) fn work(role: &Role) -> Result<()> {
@@ -83,6 +86,7 @@ struct Worker {
     unconnected: UdpSocket,
     wandering: OwnedFd,
     repeating: UdpSocket,
+    stream: TcpStream,
 }
 
 impl Worker {
@@ -96,6 +100,7 @@ impl Worker {
             unconnected: answered(SINKS[1])?,
             wandering: system::socket(SOCK_DGRAM)?,
             repeating: UdpSocket::bind("0.0.0.0:0")?,
+            stream: TcpStream::connect(DRAIN)?,
         };
         worker.repeating.connect(SINKS[0])?;
         worker.repeating.send(&PAYLOAD)?;
@@ -131,7 +136,7 @@ impl Worker {
                 .map(SockaddrIn::from)
                 .collect(),
             Measure::UdpRepeat => vec![SINKS[0].into()],
-            Measure::UdpSend | Measure::UdpSendTo => vec![SINKS[1].into()],
+            Measure::UdpSend | Measure::UdpSendTo | Measure::TcpStream => vec![SINKS[1].into()],
         };
         let start = Instant::now();
         match measure {
@@ -158,6 +163,11 @@ impl Worker {
             Measure::TcpConnect => {
                 for peer in &peers {
                     system::connect(&system::socket(SOCK_STREAM)?, peer)?;
+                }
+            }
+            Measure::TcpStream => {
+                for _ in 0..calls {
+                    self.stream.write_all(&PIECE)?;
                 }
             }
         }
