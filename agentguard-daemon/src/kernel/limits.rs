@@ -42,7 +42,8 @@ pub(super) struct LimitMaps {
 }
 
 impl LimitMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    /// `is_adopted` says whether an earlier daemon may have written them.
+    pub(super) fn take(ebpf: &mut Ebpf, is_adopted: bool) -> Result<Self, KernelError> {
         let mut maps = Self {
             limits: take(ebpf, "LIMITS")?,
             states: take(ebpf, "LIMIT_STATES")?,
@@ -51,6 +52,9 @@ impl LimitMaps {
             rules: take(ebpf, "RULE_LIMITERS")?,
             written: Default::default(),
         };
+        if !is_adopted {
+            return Ok(maps);
+        }
         for slot in [0, 1] {
             for number in 0..MAX_LIMITERS {
                 if maps.read(slot, number)? != Limits::default() {

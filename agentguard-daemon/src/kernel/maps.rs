@@ -91,8 +91,10 @@ impl Maps {
     ///
     /// If one is missing or of another type.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<(Self, Rings), KernelError> {
+        let generation: Array<MapData, u64> = take(ebpf, "GENERATION")?;
+        let is_adopted = generation.get(&0, 0).map_err(of("GENERATION"))? != 0;
         let mut maps = Self {
-            generation: take(ebpf, "GENERATION")?,
+            generation,
             hosts: take(ebpf, "HOSTS")?,
             addresses: take(ebpf, "ADDRESSES")?,
             ports: take(ebpf, "PORTS")?,
@@ -102,7 +104,7 @@ impl Maps {
             counters: take(ebpf, "COUNTERS")?,
             enrolled: take(ebpf, "ENROLLED")?,
             selection: SelectionMaps::take(ebpf)?,
-            limits: LimitMaps::take(ebpf)?,
+            limits: LimitMaps::take(ebpf, is_adopted)?,
             labelled: [HashSet::new(), HashSet::new()],
         };
         for key in maps.cgroups.keys() {

@@ -110,8 +110,26 @@ fn pour(sandbox: &Sandbox, lanes: &[Lane]) -> Vec<f64> {
         .collect()
 }
 
+/// So often is measured again what was too slow: the machine has others to serve, who may have taken
+/// what was to be measured. What is too fast is wrong at once.
+const ATTEMPTS: u32 = 3;
+
 fn check(sandbox: &Sandbox, lanes: &[Lane]) {
-    let parts = pour(sandbox, lanes);
+    for attempt in 1.. {
+        let parts = pour(sandbox, lanes);
+        let is_slow = parts.iter().any(|part| *part < 1.0 - TOLERANCE);
+        if !is_slow || attempt == ATTEMPTS {
+            assert_close(lanes, parts);
+            return;
+        }
+        assert!(
+            parts.iter().all(|part| *part <= 1.0 + TOLERANCE),
+            "{parts:?}"
+        );
+    }
+}
+
+fn assert_close(lanes: &[Lane], parts: Vec<f64>) {
     let told: Vec<String> = lanes
         .iter()
         .zip(&parts)
