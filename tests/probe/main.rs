@@ -87,6 +87,7 @@ fn main() -> ExitCode {
             let time = seconds_of(seconds);
             match *way {
                 "udp" => pour::udp(time, target),
+                "rain" => pour::rain(time, target),
                 way => pour::tcp(way == "out", flows, time, target),
             }
             .expect("it pours");

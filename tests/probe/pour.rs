@@ -92,6 +92,24 @@ pub(crate) fn udp(time: Duration, target: SocketAddr) -> io::Result<()> {
     )
 }
 
+/// Datagrams so small that a bucket that is nearly empty still has room for one.
+pub(crate) fn rain(time: Duration, target: SocketAddr) -> io::Result<()> {
+    const DROP: [u8; 12] = [0; 12];
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(target)?;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        for _ in 0..100 {
+            socket.send(&DROP)?;
+        }
+    }
+    writeln!(
+        io::stdout(),
+        "{}",
+        serde_json::to_string(&Poured::default())?
+    )
+}
+
 /// Exchanges a few bytes, now and then, and says how many seconds each exchange took.
 pub(crate) fn chat(count: u32, target: SocketAddr) -> io::Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);

@@ -221,6 +221,23 @@ fn flows_from_before_the_daemon_are_counted() {
     }
 }
 
+/// A socket that goes to another peer has no more flows than before.
+#[test]
+fn a_socket_that_changes_its_peer_needs_no_second_place() {
+    let scene = Scene::new();
+    let daemon = Daemon::start(&scene.sandbox, &policy::identity("bot", "concurrent = 1"));
+    let peers = [1, 2, 3].map(|_| SocketAddr::new(scene.target(Zone::Allowed), PORT));
+    let mut command = Command::new(probe_path());
+    command
+        .args(["repeat", "udp-send"])
+        .args(peers.map(|peer| peer.to_string()));
+    let child = scene.sandbox.agent(&scene.cgroup).spawn(command);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(daemon.limit("bot", "concurrent")["refused"], 0);
+    assert_eq!(daemon.open_flows("bot"), 0);
+}
+
 /// Flows that others open count as well, and the handshake of one too many is not answered.
 #[test]
 fn accepted_flows_count_and_wait_for_room() {
