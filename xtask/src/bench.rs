@@ -5,6 +5,7 @@
 //! every one of them in turn, so that what else the machine does falls on all alike. It reports; it
 //! is no test.
 
+mod isolation;
 mod lane;
 mod load;
 mod measure;
@@ -69,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn measure(agentguard: &Path, rounds: usize) -> Result<()> {
     let cgroups = CgroupTree::new("bench")?;
     load::run(agentguard, &cgroups)?;
+    isolation::run(agentguard, &cgroups, rounds)?;
 
     let mut variants = vec![Variant::Bare, Variant::Noop];
     variants.extend(COUNTS.map(Variant::Nftables));

@@ -29,6 +29,8 @@ pub(super) enum Variant {
     Agentguard(u32),
     /// With one address and limits.
     Limited,
+    /// With one address and, beside the worker, somebody who floods.
+    Flooded,
 }
 
 impl Variant {
@@ -39,6 +41,7 @@ impl Variant {
             Self::Nftables(addresses) => format!("nft-{addresses}"),
             Self::Agentguard(addresses) => format!("agentguard-{addresses}"),
             Self::Limited => "agentguard-limited".to_owned(),
+            Self::Flooded => "agentguard-flooded".to_owned(),
         }
     }
 
@@ -46,7 +49,7 @@ impl Variant {
         match self {
             Self::Bare | Self::Noop => rules::MOST_ADDRESSES,
             Self::Nftables(addresses) | Self::Agentguard(addresses) => addresses,
-            Self::Limited => 1,
+            Self::Limited | Self::Flooded => 1,
         }
     }
 }
@@ -67,12 +70,20 @@ impl Ground {
         let cgroup = cgroups.make(&format!("{name}/worker"))?;
         let top = cgroups.top().join(&name);
         let stage = match variant {
-            Variant::Agentguard(_) | Variant::Limited => {
+            Variant::Agentguard(_) | Variant::Limited | Variant::Flooded => {
                 let files = workspace::target().join("bench").join(&name);
                 let stage = Stage::set(&files, &top, &files.join("policy.d"))?;
                 let mut policy = rules::policy(variant.addresses(), 1);
-                if variant == Variant::Limited {
-                    policy.push_str(rules::LIMITS);
+                match variant {
+                    Variant::Limited => policy.push_str(rules::LIMITS),
+                    Variant::Flooded => {
+                        cgroups.make(&format!("{name}/flood"))?;
+                        policy.push_str(rules::FLOOD);
+                    }
+                    Variant::Bare
+                    | Variant::Noop
+                    | Variant::Nftables(_)
+                    | Variant::Agentguard(_) => {}
                 }
                 write_policy(&files, &policy)?;
                 Some(stage)
@@ -86,6 +97,18 @@ impl Ground {
             cgroup,
             stage,
         })
+    }
+
+    /// This binary as a worker in the cgroup of this name.
+    pub(super) fn worker(&self, cgroup: &str) -> Result<Command> {
+        let mut worker = Command::new(std::env::current_exe()?);
+        worker
+            .args(["bench-worker", "--cgroup"])
+            .arg(self.top.join(cgroup))
+            .arg("--network")
+            .arg(&self.network.client)
+            .args(["--addresses", &self.variant.addresses().to_string()]);
+        Ok(worker)
     }
 }
 
@@ -122,25 +145,20 @@ impl<'a> Lane<'a> {
                 load_ruleset(ground, addresses)?;
                 Guard::Nothing
             }
-            (Variant::Agentguard(_) | Variant::Limited, Some(stage)) => {
+            (Variant::Agentguard(_) | Variant::Limited | Variant::Flooded, Some(stage)) => {
                 let daemon = Daemon::start(agentguard, stage)?;
                 daemon.wait_ready()?;
                 Guard::Daemon(daemon)
             }
-            (Variant::Bare | Variant::Agentguard(_) | Variant::Limited, _) => Guard::Nothing,
+            (Variant::Bare | Variant::Agentguard(_) | Variant::Limited | Variant::Flooded, _) => {
+                Guard::Nothing
+            }
         };
-        let mut worker = Command::new(std::env::current_exe()?);
-        worker
-            .args(["bench-worker", "--cgroup"])
-            .arg(&ground.cgroup)
-            .arg("--network")
-            .arg(&ground.network.client)
-            .args(["--addresses", &ground.variant.addresses().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        let mut worker = ground.worker("worker")?;
+        worker.stdin(Stdio::piped()).stdout(Stdio::piped());
         if matches!(
             ground.variant,
-            Variant::Nftables(_) | Variant::Agentguard(_) | Variant::Limited
+            Variant::Nftables(_) | Variant::Agentguard(_) | Variant::Limited | Variant::Flooded
         ) {
             worker.arg("--guarded");
         }

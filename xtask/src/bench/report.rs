@@ -35,12 +35,14 @@ pub(super) fn print(series: &[Series], counts: &[u32]) {
             let median = median(&one.rounds);
             let (added, ratio) = (median - bare, median / bare);
             let met = match (one.variant, aim) {
-                (Variant::Agentguard(_) | Variant::Limited, Aim::Added(most)) => {
-                    word(added <= most)
-                }
-                (Variant::Agentguard(_) | Variant::Limited, Aim::Ratio(most)) => {
-                    word(ratio <= most)
-                }
+                (
+                    Variant::Agentguard(_) | Variant::Limited | Variant::Flooded,
+                    Aim::Added(most),
+                ) => word(added <= most),
+                (
+                    Variant::Agentguard(_) | Variant::Limited | Variant::Flooded,
+                    Aim::Ratio(most),
+                ) => word(ratio <= most),
                 (Variant::Bare | Variant::Noop | Variant::Nftables(_), _) => "",
             };
             println!(
@@ -79,7 +81,7 @@ fn median_of(series: &[Series], measure: Measure, variant: Variant) -> f64 {
         .map_or(f64::NAN, |one| median(&one.rounds))
 }
 
-fn median(rounds: &[f64]) -> f64 {
+pub(super) fn median(rounds: &[f64]) -> f64 {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

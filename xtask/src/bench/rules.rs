@@ -21,6 +21,14 @@ pub(super) const LIMITS: &str = "[roles.worker.limits]\n\
     connections = { rate = \"10000000/s\", burst = 10000000 }\n\
     egress = \"1000Gbit/s\"\ningress = \"1000Gbit/s\"\n";
 
+/// Somebody beside the worker, with a limit that any flood is over.
+pub(super) const FLOOD: &str = "[roles.flood]\n\
+    [[roles.flood.egress]]\nzones = [\"peers\"]\nports = [\"10000-59999/udp\"]\n\
+    [roles.flood.limits]\nconnections = { rate = \"100/s\", burst = 100 }\n\
+    [identities.flood]\nclass = \"agent\"\nowner = \"bench@example.com\"\n\
+    purpose = \"flood\"\nenvironment = \"bench\"\nroles = [\"flood\"]\n\
+    match = [{ cgroup = \"/flood\" }]\n";
+
 /// Where the ones go that send to one peer only, connected and not.
 pub(super) const SINKS: [SocketAddrV4; 2] = [
     SocketAddrV4::new(address(0), 10_001),

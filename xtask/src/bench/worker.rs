@@ -39,6 +39,9 @@ pub(crate) struct Role {
     /// Whether what no rule allows must be refused here.
     #[arg(long)]
     guarded: bool,
+    /// Asks for new peers without an end, on the first CPU, and is not measured.
+    #[arg(long)]
+    flood: bool,
 }
 
 /// What is sent: 64 bytes of payload.
@@ -55,7 +58,10 @@ pub(crate) fn work(role: &Role) -> Result<()> {
         .with_context(|| format!("cannot enter {}", role.cgroup.display()))?;
     let namespace = fs::File::open(&role.network).context("cannot open the network namespace")?;
     setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
-    stay_on_one_cpu()?;
+    stay_on_one_cpu(role.flood)?;
+    if role.flood {
+        return flood();
+    }
 
     let mut worker = Worker::new(role)?;
     println!("ready");
@@ -68,14 +74,28 @@ pub(crate) fn work(role: &Role) -> Result<()> {
     Ok(())
 }
 
-/// The last CPU: the first one has most of the interrupts.
-fn stay_on_one_cpu() -> Result<()> {
+/// The last CPU, since the first one has most of the interrupts; or the first.
+fn stay_on_one_cpu(first: bool) -> Result<()> {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this)?;
-    let last = (0..CpuSet::count()).rfind(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let cpu = if first { cpus.next() } else { cpus.next_back() };
     let mut only = CpuSet::new();
-    only.set(last.context("no CPU")?)?;
+    only.set(cpu.context("no CPU")?)?;
     sched_setaffinity(this, &only).context("cannot stay on one CPU")
+}
+
+/// Connects to one peer after the other, whatever is said to it.
+fn flood() -> Result<()> {
+    let socket = system::socket(SOCK_DGRAM)?;
+    let mut used = 0;
+    loop {
+        for peer in rules::peers(1, used, 1_000) {
+            // Nearly all are refused.
+            system::connect(&socket, &peer.into()).ok();
+        }
+        used = (used + 1_000) % 1_000_000;
+    }
 }
 
 struct Worker {
