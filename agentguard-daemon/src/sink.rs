@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod output;
+pub mod secret;
+pub mod tls;
 
 use std::{io, path::Path};
 
@@ -35,6 +37,57 @@ pub enum SinkError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a person has to mend: a file of a certificate, a secret, a name.
+    #[error("{0}")]
+    Settings(String),
+    /// The receiver is not there, or went away.
+    #[error("cannot {action} {receiver}: {source}")]
+    Unreachable {
+        /// Whom: `siem.example.com:6514`.
+        receiver: String,
+        /// What was tried: `connect to`, `send to`.
+        action: &'static str,
+        /// What the system or TLS said.
+        source: io::Error,
+    },
+    /// The receiver said no, or something that is no answer.
+    #[error("{receiver} answered {answer}")]
+    Answer {
+        /// Whom.
+        receiver: String,
+        /// What it said, in its words, escaped and cut.
+        answer: String,
+    },
+    /// The receiver took too long.
+    #[error("{receiver} did not answer within {seconds} s")]
+    TimedOut {
+        /// Whom.
+        receiver: String,
+        /// For how long it was waited.
+        seconds: u64,
+    },
+}
+
+/// A record as sinks get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number in the history, from 1, without gaps.
+    pub sequence: u64,
+    /// When it happened, Unix time in milliseconds.
+    pub time_ms: i64,
+    /// `severity_id` of OCSF: 1 informational, 2 low, 3 medium, 4 high, 5 critical.
+    pub severity: u8,
+    /// One line of OCSF JSON, without its newline; valid UTF-8 without control characters.
+    pub line: String,
+}
+
+/// How far a batch has come; it counts also where the rest of it failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records from the start of the batch that need not be sent again.
+    pub done: usize,
+    /// Of those, how many the receiver refused for good.
+    pub refused: usize,
 }
 
 /// How a sink is doing.
