@@ -11,17 +11,23 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::write_line(format_args!($($text)*)) };
 }
 
+mod audit;
 mod daemon;
 mod detach;
 mod doctor;
 mod events;
 mod explain;
+mod format;
 mod limits;
 mod policy;
 mod ps;
+mod query;
 mod reload;
 mod routes;
 mod run;
+mod since;
+mod sinks;
+mod stats;
 mod status;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -32,10 +38,11 @@ use crate::{
     audit::escape::escape,
     config::{self, Settings},
     control::{
-        ErrorKind, Request, Response,
+        ErrorKind, Request, Response, access,
         client::{ClientError, ask},
     },
-    daemon::host,
+    daemon::{host, start::history_directory},
+    history::HistoryError,
     policy::Diagnostics,
 };
 
@@ -111,8 +118,17 @@ enum Command {
     Ps(Output),
     /// Show the limits in force: what is configured, used, left and refused.
     Limits(limits::Limits),
-    /// Show the last audit events.
+    /// Show what happened, and what comes.
     Events(events::Events),
+    /// Ask the history in SQL.
+    Query(query::Query),
+    /// Show who did most, to whom, and by which rules.
+    Stats(stats::Stats),
+    /// Show how the sinks are, test one, or send records again.
+    Sinks(sinks::Sinks),
+    /// Check that the records are all there, and as they were written.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Load the policy anew.
     Reload(reload::Reload),
     /// Run a command as an identity, in a cgroup of its own.
@@ -166,6 +182,10 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Ps(output) => ps::run(&place, output),
         Command::Limits(limits) => limits.run(&place),
         Command::Events(events) => events.run(&place),
+        Command::Query(query) => query.run(&place),
+        Command::Stats(stats) => stats.run(&place),
+        Command::Sinks(sinks) => sinks.run(&place),
+        Command::Audit(audit) => audit.run(&place),
         Command::Reload(reload) => reload.run(&place),
         Command::Run(run) => run.run(&place),
         Command::Doctor(output) => doctor::run(&place, output),
@@ -204,10 +224,35 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
 impl Place {
     fn settings(&self) -> Result<Settings, Failure> {
         host::read_settings(&self.config)
             .map_err(|diagnostics| Failure::Settings(render(&diagnostics)))
+    }
+
+    /// Where the history is, which must be there and readable.
+    fn history(&self) -> Result<PathBuf, Failure> {
+        let directory = history_directory(&self.settings()?);
+        match std::fs::read_dir(&directory) {
+            Ok(_) => Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Failure::NotPermitted(format!(
+                    "cannot read {}: needs root, or membership in the group `{}`",
+                    directory.display(),
+                    access::GROUP
+                )))
+            }
+            Err(error) => Err(Failure::Unavailable(format!(
+                "no history at {}: {error}; has the daemon ever run?",
+                directory.display()
+            ))),
+        }
     }
 
     /// Asks the daemon; a request that it refuses is a failure of this command.

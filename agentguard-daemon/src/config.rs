@@ -1,6 +1,8 @@
 //! The settings file: where things are, and what may be missing.
 #![forbid(unsafe_code)]
 
+pub mod audit;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use self::audit::{HistorySettings, Sinks};
 use crate::policy::{Diagnostic, Diagnostics, Source, source::Place};
 
 /// Where the settings file is unless the command line says otherwise.
@@ -30,7 +33,9 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Whether to go on where the kernel lacks something that enforcement needs.
     pub allow_degraded: bool,
-    /// Where events go.
+    /// What is kept of events on this host.
+    pub history: HistorySettings,
+    /// Where events go besides, by the names of the sinks.
     pub sinks: Sinks,
     /// Where metrics are served, if they are.
     pub metrics: Option<Endpoint>,
@@ -86,29 +91,6 @@ fn loopback<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketA
     Ok(Some(address))
 }
 
-/// Where events go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Sinks {
-    /// To standard output.
-    pub stdout: Option<StdoutSink>,
-    /// To a file.
-    pub file: Option<FileSink>,
-}
-
-/// Standard output: it has nothing to set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StdoutSink {}
-
-/// A file of JSON lines.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct FileSink {
-    /// The file; it is opened anew at a reload, so that it can be rotated.
-    pub path: PathBuf,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -120,6 +102,7 @@ impl Default for Settings {
             state_dir: "/var/lib/agentguard".into(),
             control_socket: "/run/agentguard/control.sock".into(),
             allow_degraded: false,
+            history: HistorySettings::default(),
             sinks: Sinks::default(),
             metrics: None,
         }
@@ -161,30 +144,28 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, Diagnostics> {
 }
 
 impl Settings {
-    fn relative_paths(&self) -> Vec<(&'static str, &Path)> {
+    fn relative_paths(&self) -> Vec<(String, &Path)> {
         let mut paths = vec![
-            ("bpffs", self.bpffs.as_path()),
-            ("state-dir", self.state_dir.as_path()),
-            ("control-socket", self.control_socket.as_path()),
+            ("bpffs".to_owned(), self.bpffs.as_path()),
+            ("state-dir".to_owned(), self.state_dir.as_path()),
+            ("control-socket".to_owned(), self.control_socket.as_path()),
         ];
         paths.extend(
             self.cgroup_root
                 .iter()
-                .map(|path| ("cgroup-root", path.as_path())),
+                .map(|path| ("cgroup-root".to_owned(), path.as_path())),
         );
         paths.extend(
             self.policy_dirs
                 .iter()
-                .map(|path| ("policy-dirs", path.as_path())),
+                .map(|path| ("policy-dirs".to_owned(), path.as_path())),
         );
-        paths.extend(
-            self.sinks
-                .file
-                .iter()
-                .map(|file| ("sinks.file.path", file.path.as_path())),
-        );
+        for (name, sink) in &self.sinks {
+            let of_sink = sink.paths().into_iter();
+            paths.extend(of_sink.map(|(key, path)| (format!("sinks.{name}.{key}"), path)));
+        }
         if let Some(Endpoint::Socket(path)) = &self.metrics {
-            paths.push(("metrics.socket", path.as_path()));
+            paths.push(("metrics.socket".to_owned(), path.as_path()));
         }
         paths.retain(|(_, path)| !path.is_absolute());
         paths
@@ -246,12 +227,7 @@ mod tests {
         let settings = parse(Path::new("agentguard.example.toml"), &all).unwrap();
         let expected = Settings {
             cgroup_root: Some("/sys/fs/cgroup".into()),
-            sinks: Sinks {
-                stdout: Some(StdoutSink {}),
-                file: Some(FileSink {
-                    path: "/var/log/agentguard/events.jsonl".into(),
-                }),
-            },
+            sinks: settings.sinks.clone(),
             metrics: Some(Endpoint::Listen("127.0.0.1:9464".parse().unwrap())),
             ..Settings::default()
         };
@@ -263,9 +239,28 @@ mod tests {
         for (text, line, wanted) in [
             ("state_dir = \"/x\"\n", 1, "state-dir"),
             ("allow-degraded = \"yes\"\n", 1, "error"),
-            ("[sinks.file]\n", 1, "path"),
-            ("[sinks.syslog]\n", 1, "error"),
-            ("[sinks.stdout]\ncolour = true\n", 2, "colour"),
+            ("[sinks.log.file]\n", 1, "path"),
+            ("[sinks.log]\n", 1, "goes nowhere"),
+            ("[sinks.log.pigeon]\n", 1, "pigeon"),
+            (
+                "[sinks.log]\nstdout = {}\nfile = { path = \"/x\" }\n",
+                1,
+                "two places",
+            ),
+            ("[sinks.log.stdout]\ncolour = true\n", 2, "colour"),
+            (
+                "[sinks.log]\nstdout = {}\nmin-severity = \"loud\"\n",
+                3,
+                "loud",
+            ),
+            (
+                "[sinks.log.file]\npath = \"/x\"\nrotate.size = \"5 mb\"\n",
+                3,
+                "as in `2GiB`",
+            ),
+            ("[history]\nmax-size = \"1KiB\"\n", 2, "1MiB"),
+            ("[history]\nmax-days = 0\n", 2, "1 or more"),
+            ("[history]\non-full = \"panic\"\n", 2, "refuse-new-flows"),
             ("bpffs = \n", 1, "error"),
             ("bpffs = \"/a\"\nbpffs = \"/b\"\n", 2, "error"),
             (

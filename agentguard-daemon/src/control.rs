@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::Balance,
+    history::HistoryStatus,
     policy::compiled::{Class, Location, Mode},
     sink::SinkStatus,
 };
@@ -27,21 +28,6 @@ pub enum Request {
     Status {},
     /// Whom the cgroups with processes belong to.
     Ps {},
-    /// The last events.
-    Events {
-        /// Whether to go on with those to come.
-        #[serde(default)]
-        follow: bool,
-        /// Of this identity only.
-        #[serde(default)]
-        identity: Option<String>,
-        /// With this verdict only.
-        #[serde(default)]
-        verdict: Option<VerdictName>,
-        /// As OCSF, or else as a line for people.
-        #[serde(default)]
-        json: bool,
-    },
     /// To load the policy anew.
     Reload {
         /// Whether to answer when it is in force, or else at once.
@@ -55,6 +41,18 @@ pub enum Request {
         /// Why, for the record.
         #[serde(default)]
         reason: Option<String>,
+    },
+    /// To put a record into the history that each sink gets.
+    TestSink {
+        /// Of which one the record is to tell.
+        sink: String,
+    },
+    /// To have a sink get records again.
+    ReplaySink {
+        /// Which.
+        sink: String,
+        /// All after this number.
+        after: u64,
     },
 }
 
@@ -70,6 +68,18 @@ pub enum VerdictName {
     WouldDeny,
 }
 
+impl VerdictName {
+    /// As it stands in records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::WouldDeny => "would-deny",
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "kebab-case")]
@@ -81,14 +91,7 @@ pub enum Response {
         /// Those that belong to somebody by a selector, or have processes.
         cgroups: Vec<CgroupOwner>,
     },
-    /// To `events`: one event, without its newline.
-    Event {
-        /// JSON, or a line for people.
-        line: String,
-    },
-    /// To `events`: that was all.
-    End {},
-    /// To `reload`: it has begun.
+    /// It has begun.
     Accepted {},
     /// To `reload`: the new policy is in force.
     Reloaded {
@@ -181,7 +184,9 @@ pub struct Status {
     pub process_labels_lost: u64,
     /// Reports of execs that found the ring full, since the programs were first loaded.
     pub process_events_lost: u64,
-    /// Where events go.
+    /// What is kept of events.
+    pub history: HistoryStatus,
+    /// Where events go besides.
     pub sinks: Vec<SinkStatus>,
 }
 

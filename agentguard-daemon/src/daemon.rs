@@ -47,13 +47,14 @@ use crate::{
     audit::{AuditRecord, Trail},
     config::Settings,
     control::server::Call,
+    delivery::Delivery,
+    history::History,
     identity::{
         cgroups::Hierarchy, context::resolver::Resolver, execution::Executions, launch::Launches,
         registry::Registry,
     },
     kernel::{AuditRing, CgroupRing, Kernel, ProcessRing},
     policy::Diagnostics,
-    sink::Sink,
 };
 
 /// Everything that the loop works on.
@@ -74,8 +75,11 @@ pub struct Daemon {
     last_rejection: Option<String>,
     degraded: Vec<String>,
     trail: Trail,
-    sinks: Vec<Sink>,
-    lines: Vec<String>,
+    history: History,
+    delivery: Delivery,
+    /// Whether no identity may open a flow, since the history has no room.
+    refuses: watch::Receiver<bool>,
+    records: Vec<AuditRecord>,
     places: Places,
     conditions: Conditions,
     enrolment: Enrolment,
@@ -86,7 +90,6 @@ pub struct Daemon {
     limits: LimitDesk,
     reload: Reload,
     calls: mpsc::Receiver<Call>,
-    newest: watch::Sender<u64>,
     signals: Signals,
     started: Instant,
     started_at: Timestamp,
@@ -173,7 +176,8 @@ impl Daemon {
         if self.batches.due().is_some_and(|due| due <= now) {
             self.record_events();
         }
-        self.trail.flush_due(clock::boot_now_ns(), &mut self.lines);
+        self.trail
+            .flush_due(clock::boot_now_ns(), &mut self.records);
         if self.enrolment.due(now).is_some_and(|due| due <= now) {
             self.enrol();
         }
@@ -199,17 +203,20 @@ impl Daemon {
 
     fn stop(mut self) {
         self.record_all_events();
-        self.trail.flush_all(&mut self.lines);
+        self.trail.flush_all(&mut self.records);
         self.report_losses();
         self.look_at_limits();
         self.save_limits();
         let time = Timestamp::now();
         self.note(AuditRecord::DaemonStopped { time });
         self.deliver();
+        // First all is on disk, then the sinks get what they can.
+        self.history.close();
+        self.delivery.stop();
     }
 
     fn note(&mut self, record: AuditRecord) {
-        self.trail.note(record, &mut self.lines);
+        self.trail.note(record, &mut self.records);
     }
 }
 

@@ -58,6 +58,7 @@ impl Collector for Exposition {
         page.of_limits(status)?;
         page.of_policy(status, identities.len() as u64)?;
         page.of_losses(status)?;
+        page.of_history(status)?;
         page.of_sinks(status)?;
         page.of_process(status)
     }
@@ -259,24 +260,73 @@ impl Page<'_> {
 
     fn of_sinks(&mut self, status: &Status) -> fmt::Result {
         self.counters(
-            "agentguard_sink_lines",
-            "Lines written whole, and lines that found the queue full, since the daemon started.",
+            "agentguard_sink_records",
+            "Records that a sink has had, those of them that its receiver refused, and attempts that failed, since the daemon started.",
             None,
             status.sinks.iter().flat_map(|sink| {
                 [
-                    ("delivered", sink.delivered_lines),
-                    ("lost", sink.lost_lines),
+                    ("delivered", sink.delivered),
+                    ("refused", sink.refused),
+                    ("retried", sink.retries),
                 ]
-                .map(|(fate, lines)| ([("sink", sink.name.as_str()), ("fate", fate)], lines))
+                .map(|(fate, records)| {
+                    ([("sink", sink.name.as_str()), ("fate", fate)], records)
+                })
             }),
         )?;
         self.gauges(
-            "agentguard_sink_lines_queued",
-            "Lines that wait for the sink.",
+            "agentguard_sink_records_waiting",
+            "Records in the history that the sink does not have yet.",
             status
                 .sinks
                 .iter()
-                .map(|sink| ([("sink", sink.name.as_str())], sink.queued_lines)),
+                .map(|sink| ([("sink", sink.name.as_str())], sink.waiting)),
+        )
+    }
+
+    fn of_history(&mut self, status: &Status) -> fmt::Result {
+        let history = &status.history;
+        self.counter(
+            "agentguard_history_records",
+            "Records written to the history, ever.",
+            history.last,
+        )?;
+        let bytes = Some(&Unit::Bytes);
+        self.gauge(
+            "agentguard_history",
+            "Size of the history.",
+            bytes,
+            history.bytes,
+        )?;
+        self.gauge(
+            "agentguard_history_undelivered",
+            "Size of what some sink does not have yet.",
+            bytes,
+            history.undelivered_bytes,
+        )?;
+        self.gauge(
+            "agentguard_history_max",
+            "The most that the history may have.",
+            bytes,
+            history.max_bytes,
+        )?;
+        self.gauge(
+            "agentguard_history_records_unwritten",
+            "Records that wait to be written to the history.",
+            None,
+            history.waiting,
+        )?;
+        self.gauge(
+            "agentguard_history_broken",
+            "1 while the history cannot be written.",
+            None,
+            history.last_error.is_some().into(),
+        )?;
+        self.gauge(
+            "agentguard_history_refuses_flows",
+            "1 while no identity may open a flow, since the history has no room.",
+            None,
+            history.refuses_flows.into(),
         )
     }
 

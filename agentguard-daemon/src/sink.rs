@@ -1,22 +1,26 @@
-//! Sinks: where lines go. A sink knows lines and nothing of what is in them.
+//! Sinks: where records go once they are in the history. A sink knows records and nothing of what is
+//! in them.
 //!
-//! [`Sink::deliver`] queues, [`Sink::flush`] writes all that is queued. What a flush could not write
-//! stays queued for the next; only beyond [`QUEUE_BYTES`] lines are lost, and counted.
+//! Each transport takes records in order by `deliver`, which returns once they are acknowledged, or
+//! written where the protocol has no acknowledgement. How far it came is told also when it fails, or
+//! when its future is dropped: what is not done is sent again. [`crate::delivery`] drives them.
 
 #![forbid(unsafe_code)]
 
-mod output;
+pub mod file;
+pub mod rotate;
 pub mod secret;
+pub mod stdout;
 pub mod tls;
 
-use std::{io, path::Path};
+use std::io;
 
-use self::output::Output;
+use self::{
+    file::{FileSettings, FileSink},
+    stdout::{Stdout, StdoutSettings},
+};
 
-/// Most bytes that wait for a sink that does not accept them: 4 MiB.
-pub const QUEUE_BYTES: usize = 4 << 20;
-
-/// Why a sink did not open or accept what it was given.
+/// Why a sink did not accept what it was given.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The target is not a file that is ours alone.
@@ -28,10 +32,10 @@ pub enum SinkError {
         why: &'static str,
     },
     /// The system refused.
-    #[error("sink `{sink}`: cannot {action}: {source}")]
+    #[error("cannot {action} {target}: {source}")]
     Io {
-        /// Name of the sink.
-        sink: String,
+        /// A file, or `stdout`.
+        target: String,
         /// What was tried.
         action: &'static str,
         /// What the system said.
@@ -90,120 +94,121 @@ pub struct Progress {
     pub refused: usize,
 }
 
+/// Which records a sink gets. What is empty asks for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Of these classes of OCSF.
+    pub classes: Vec<u32>,
+    /// With these verdicts.
+    pub verdicts: Vec<String>,
+    /// Of these identities.
+    pub identities: Vec<String>,
+    /// With this `severity_id` of OCSF at least.
+    pub min_severity: u8,
+}
+
+impl Filter {
+    /// Whether a record of this class, severity, verdict and identity is wanted. One that has no verdict
+    /// or identity is not, where one is asked for.
+    #[must_use]
+    pub fn matches(
+        &self,
+        class: u32,
+        severity: u8,
+        verdict: Option<&str>,
+        identity: Option<&str>,
+    ) -> bool {
+        let is_among = |wanted: &[String], value: Option<&str>| {
+            wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|it| it == value))
+        };
+        (self.classes.is_empty() || self.classes.contains(&class))
+            && severity >= self.min_severity
+            && is_among(&self.verdicts, verdict)
+            && is_among(&self.identities, identity)
+    }
+}
+
 /// How a sink is doing.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct SinkStatus {
-    /// `stdout`, or the path of the file.
+    /// Its name in the settings.
     pub name: String,
-    /// Lines written whole.
-    pub delivered_lines: u64,
-    /// Lines that wait.
-    pub queued_lines: u64,
-    /// Lines that found the queue full.
-    pub lost_lines: u64,
-    /// Writes that failed.
-    pub errors: u64,
-    /// Why the last flush failed, until one succeeds.
+    /// Where it goes: `file /var/log/agentguard/events.jsonl`.
+    pub target: String,
+    /// Records that it has had since the daemon started.
+    pub delivered: u64,
+    /// Of those, records that the receiver refused for good.
+    pub refused: u64,
+    /// Records in the history that it does not have yet.
+    pub waiting: u64,
+    /// Attempts that failed since the daemon started.
+    pub retries: u64,
+    /// Why the last attempt failed, until one succeeds.
     pub last_error: Option<String>,
 }
 
-/// A target and the lines that wait for it.
-#[derive(Debug)]
-pub struct Sink {
-    output: Output,
-    queue: Vec<u8>,
-    status: SinkStatus,
+/// Where a sink goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransportSettings {
+    /// To standard output.
+    Stdout(StdoutSettings),
+    /// To a file.
+    File(FileSettings),
 }
 
-impl Sink {
-    /// Standard output. A reader that is slow delays lines, never the caller.
-    pub fn stdout() -> Result<Self, SinkError> {
-        Output::stdout().map(|output| Self::new("stdout".into(), output))
-    }
+/// A way to a receiver.
+#[derive(Debug)]
+pub enum Transport {
+    /// Standard output.
+    Stdout(Stdout),
+    /// A file.
+    File(FileSink),
+}
 
-    /// The file at `path`, made with mode 0640 if there is none, its directory with 0750.
-    ///
-    /// A symbolic link, anything that is not a regular file, and a file of another owner are
-    /// refused: whoever made them would choose where the audit trail goes.
-    pub fn file(path: &Path) -> Result<Self, SinkError> {
-        Output::file(path).map(|output| Self::new(path.display().to_string(), output))
-    }
-
-    fn new(name: String, output: Output) -> Self {
-        Self {
-            output,
-            queue: Vec::new(),
-            status: SinkStatus {
-                name,
-                delivered_lines: 0,
-                queued_lines: 0,
-                lost_lines: 0,
-                errors: 0,
-                last_error: None,
-            },
+impl From<TransportSettings> for Transport {
+    fn from(settings: TransportSettings) -> Self {
+        match settings {
+            TransportSettings::Stdout(settings) => Self::Stdout(Stdout::new(settings)),
+            TransportSettings::File(settings) => Self::File(FileSink::new(settings)),
         }
     }
+}
 
-    /// Queues `line`, which has no newline.
-    pub fn deliver(&mut self, line: &str) {
-        if self.queue.len() + line.len() >= QUEUE_BYTES {
-            self.status.lost_lines += 1;
-            return;
-        }
-        self.queue.extend_from_slice(line.as_bytes());
-        self.queue.push(b'\n');
-        self.status.queued_lines += 1;
-    }
-
-    /// Writes what is queued. After an error the rest is still queued: call again later.
-    pub fn flush(&mut self) -> Result<(), SinkError> {
-        let result = self.write_queue();
-        match result {
-            Ok(()) => {
-                self.status.last_error = None;
-                Ok(())
-            }
-            Err(source) => {
-                self.status.errors += 1;
-                let error = SinkError::Io {
-                    sink: self.status.name.clone(),
-                    action: "write",
-                    source,
-                };
-                self.status.last_error = Some(error.to_string());
-                Err(error)
-            }
-        }
-    }
-
-    /// Opens the file anew, after a log rotation moved it away. On an error the old one stays.
-    pub fn reopen(&mut self) -> Result<(), SinkError> {
-        self.output.reopen()
-    }
-
-    /// How it is doing.
+impl TransportSettings {
+    /// Where that is, for people.
     #[must_use]
-    pub const fn status(&self) -> &SinkStatus {
-        &self.status
+    pub fn target(&self) -> String {
+        match self {
+            Self::Stdout(_) => "stdout".to_owned(),
+            Self::File(file) => format!("file {}", file.path.display()),
+        }
+    }
+}
+
+impl Transport {
+    /// Sends `records`, and says in `progress` how far that came.
+    ///
+    /// # Errors
+    ///
+    /// If not all are done. The same can be tried again.
+    pub async fn deliver(
+        &mut self,
+        records: &[Record],
+        progress: &mut Progress,
+    ) -> Result<(), SinkError> {
+        match self {
+            Self::Stdout(stdout) => stdout.deliver(records, progress).await,
+            Self::File(file) => file.deliver(records, progress),
+        }
     }
 
-    fn write_queue(&mut self) -> io::Result<()> {
-        let mut written = 0;
-        let result = loop {
-            let rest = &self.queue[written..];
-            if rest.is_empty() {
-                break Ok(());
-            }
-            match self.output.write(rest) {
-                Ok(count) => written += count,
-                Err(error) => break Err(error),
-            }
-        };
-        let done = self.queue.drain(..written).filter(|&byte| byte == b'\n');
-        let lines = done.count() as u64;
-        self.status.delivered_lines += lines;
-        self.status.queued_lines -= lines;
-        result
+    /// Lets go of what was opened, so that the next delivery opens it anew.
+    pub async fn close(&mut self) {
+        match self {
+            Self::Stdout(_) => {}
+            Self::File(file) => file.close(),
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use agentguard_common::{
 };
 use agentguard_daemon::{
     audit::{
-        Actor, Ancestor, AuditRecord, BootClock, Container, EventsLost, Host, Launched, LimitName,
-        LimitNews, LimitReport, Loss, Names, Place, PolicyLoaded, PolicyRejected, Process, Program,
-        Trail, Unmet, Untrusted, ocsf::MAX_LINE_BYTES,
+        Actor, Ancestor, AuditRecord, BootClock, Container, Encoder, EventsLost, HistoryFilling,
+        Host, Launched, LimitName, LimitNews, LimitReport, Loss, Names, Place, PolicyLoaded,
+        PolicyRejected, Process, Program, Signer, Trail, Unmet, Untrusted, chain::Position,
+        ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -213,18 +214,40 @@ fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
     }
 }
 
-fn trail(text: &str) -> Trail {
+/// A trail and the encoder after it.
+struct Line {
+    trail: Trail,
+    encoder: Encoder,
+    position: Position,
+}
+
+fn trail(text: &str) -> Line {
     let host = Host {
         version: "0.1.0".into(),
         hostname: text.into(),
         boot_id: "2f1c5b0a-5a65-4b8e-9d3c-0f6f6d6f2a11".into(),
     };
-    let mut trail = Trail::new(host, uuid::Uuid::now_v7());
+    let mut trail = Trail::default();
     trail.learn_generation(12, names(text));
-    trail
+    Line {
+        trail,
+        encoder: Encoder::new(host, uuid::Uuid::now_v7()),
+        position: Position::FIRST,
+    }
 }
 
-fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
+impl Line {
+    fn encode(&mut self, records: &[AuditRecord]) -> Vec<String> {
+        let encode = |record| {
+            let line = self.encoder.encode(record, self.position).line;
+            self.position = self.position.after(&line);
+            line
+        };
+        records.iter().map(encode).collect()
+    }
+}
+
+fn line_of(line: &mut Line, event: AuditEvent, path: &[u8]) -> String {
     let exe = Some(Untrusted::new(path));
     let program = Program {
         exe: exe.clone(),
@@ -258,9 +281,10 @@ fn line_of(trail: &mut Trail, event: AuditEvent, path: &[u8]) -> String {
         .into(),
     };
     let clock = BootClock::new("2026-11-24T00:00:00Z".parse().unwrap());
-    let mut lines = Vec::new();
-    trail.receive(event, process, clock, event.time_ns, &mut lines);
-    lines.pop().unwrap_or_default()
+    let mut records = Vec::new();
+    line.trail
+        .receive(event, process, clock, event.time_ns, &mut records);
+    line.encode(&records).pop().unwrap_or_default()
 }
 
 #[test]
@@ -362,8 +386,9 @@ fn repeats_become_one_valid_event() {
         };
         assert_eq!(line_of(&mut trail, event, b"/bin/x").is_empty(), second > 0);
     }
-    let mut lines = Vec::new();
-    trail.flush_due(10_000_000_000, &mut lines);
+    let mut records = Vec::new();
+    trail.trail.flush_due(10_000_000_000, &mut records);
+    let lines = trail.encode(&records);
     let event = schemas.check(&lines[0]);
     assert_eq!(event["count"], 4);
     assert_eq!(event["duration"], 3_000);
@@ -388,22 +413,22 @@ fn hostile_strings_stay_on_one_short_valid_line() {
         };
         let event = schemas.check(&line_of(&mut trail, event, &hostile));
         assert_eq!(event["metadata"]["is_truncated"], true);
-        let mut lines = Vec::new();
+        let mut records = Vec::new();
         let time = Timestamp::UNIX_EPOCH;
         let drops = Counters {
             events_produced: 9,
             events_dropped: 9,
             ..Counters::default()
         };
-        trail.report_losses(ID, &drops, time, &mut lines);
-        trail.report_sink_loss(&text, 4, time, &mut lines);
+        trail.trail.report_losses(ID, &drops, time, &mut records);
+        trail.trail.report_sink_loss(&text, 4, time, &mut records);
         let rejected = PolicyRejected {
             time,
             generation: 1,
             errors: 2,
             detail: text.clone().into_owned(),
         };
-        trail.note(AuditRecord::PolicyRejected(rejected), &mut lines);
+        records.push(AuditRecord::PolicyRejected(rejected));
         let untrusted = Untrusted::new(&hostile);
         for outcome in [Ok(untrusted.clone()), Err(text.clone().into_owned())] {
             let launched = Launched {
@@ -416,10 +441,20 @@ fn hostile_strings_stay_on_one_short_valid_line() {
                 comm: untrusted.clone(),
                 outcome,
             };
-            trail.note(AuditRecord::Launched(Box::new(launched)), &mut lines);
+            records.push(AuditRecord::Launched(Box::new(launched)));
         }
-        assert_eq!(lines.len(), 5);
-        for line in &lines {
+        for loss in [Loss::Undelivered, Loss::Damaged] {
+            records.push(AuditRecord::EventsLost(EventsLost {
+                time,
+                loss: loss(text.clone().into_owned()),
+                lost: 1,
+                total: 1,
+            }));
+        }
+        let sink = text.clone().into_owned();
+        records.push(AuditRecord::SinkTest { time, sink });
+        assert_eq!(records.len(), 8);
+        for line in &trail.encode(&records) {
             schemas.check(line);
         }
     }
@@ -527,10 +562,38 @@ fn news_of_the_daemon_is_valid() {
         (AuditRecord::PolicyRejected(rejected), 300_403, 2),
         (lost(Loss::RingFull(Arc::new(actor))), 600_801, 2),
         (lost(Loss::Undecodable), 600_801, 2),
-        (lost(Loss::Sink("stdout".into())), 600_801, 2),
+        (lost(Loss::Refused("siem".into())), 600_801, 2),
+        (lost(Loss::Undelivered("siem".into())), 600_801, 2),
+        (lost(Loss::Damaged("/x.db".into())), 600_801, 2),
+        (
+            AuditRecord::HistoryFilling(HistoryFilling {
+                time,
+                percent: 75,
+                bytes: 3,
+                most_bytes: 4,
+            }),
+            600_801,
+            2,
+        ),
+        (
+            AuditRecord::Checkpoint(Box::new(Signer::new(&[1; 32]).sign(
+                Position::FIRST,
+                0,
+                [2; 32],
+            ))),
+            600_299,
+            1,
+        ),
+        (
+            AuditRecord::SinkTest {
+                time,
+                sink: "siem".into(),
+            },
+            600_299,
+            1,
+        ),
     ] {
-        let mut lines = Vec::new();
-        trail("host").note(record, &mut lines);
+        let lines = trail("host").encode(&[record]);
         let event = schemas.check(&lines[0]);
         assert_eq!(event["type_uid"], type_uid);
         assert_eq!(event["status_id"], status);

@@ -47,9 +47,9 @@ fn bad_settings_are_told_with_place_and_mend() {
         ("state-dir = [", 1, "", ""),
         ("\u{feff}{ \"json\": true }", 1, "", ""),
         (
-            "sinks = { file = { path = \"events\" } }",
+            "sinks = { log = { file = { path = \"events\" } } }",
             27,
-            "`sinks.file.path` is not an absolute path",
+            "`sinks.log.file.path` is not an absolute path",
             "`/events`",
         ),
     ] {

@@ -70,7 +70,7 @@ impl Daemon {
              bpffs = {bpffs:?}\n\
              state-dir = {state:?}\n\
              control-socket = {socket:?}\n\
-             [sinks.file]\n\
+             [sinks.log.file]\n\
              path = {events:?}\n",
             cgroup_root = sandbox.cgroups.top().path(),
             policy = files.join("policy.d"),

@@ -40,7 +40,7 @@ impl Stage {
              bpffs = {bpffs:?}\n\
              state-dir = {state:?}\n\
              control-socket = {socket:?}\n\
-             [sinks.file]\n\
+             [sinks.log.file]\n\
              path = {events:?}\n",
             bpffs = stage.directory.join("bpf"),
             state = stage.directory.join("state"),

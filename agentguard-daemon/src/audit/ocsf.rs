@@ -11,12 +11,16 @@ mod schema;
 use uuid::{Builder, Uuid};
 
 use self::schema::{
-    Action, Classification, Device, Entity, Event, Metadata, Os, Own, OwnLaunch, Policy, Product,
-    Severity, Status, Unmapped,
+    Action, Classification, Device, Entity, Event, Metadata, Os, Own, OwnCheckpoint, OwnFill,
+    OwnLaunch, Policy, Product, Severity, Status,
 };
 use super::{
+    chain::{Position, to_hex},
+    checkpoint::Checkpoint,
     escape::{Escaped, Untrusted, escape},
-    record::{AuditRecord, EventsLost, Launched, Loss, PolicyLoaded, PolicyRejected},
+    record::{
+        AuditRecord, EventsLost, HistoryFilling, Launched, Loss, PolicyLoaded, PolicyRejected,
+    },
 };
 
 /// Longest line, its newline included: what rsyslog accepts by default.
@@ -45,12 +49,24 @@ pub struct Host {
     pub boot_id: String,
 }
 
-/// Turns records into lines, and numbers them.
+/// Turns records into lines.
 #[derive(Debug)]
 pub struct Encoder {
     host: Host,
     seed: [u8; 16],
-    sequence: u64,
+}
+
+/// A record as a line, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// OCSF JSON, without its newline.
+    pub line: String,
+    /// `class_uid` of OCSF.
+    pub class_uid: u32,
+    /// `activity_id` of OCSF.
+    pub activity_id: u32,
+    /// `severity_id` of OCSF.
+    pub severity_id: u32,
 }
 
 /// The texts of one event: how often their limits are halved, and whether anything was cut.
@@ -83,25 +99,24 @@ impl Encoder {
         Self {
             host,
             seed: seed.into_bytes(),
-            sequence: 0,
         }
     }
 
-    /// The next line, without its newline.
-    pub fn encode(&mut self, record: &AuditRecord) -> String {
-        self.sequence += 1;
+    /// The line of `record` at its place in the chain.
+    #[must_use]
+    pub fn encode(&self, record: &AuditRecord, position: Position) -> Encoded {
         let mut halvings = 0;
         loop {
-            let line = self.encode_within(record, halvings);
+            let encoded = self.encode_within(record, position, halvings);
             // Without any text but the mark of what was cut, every line fits.
-            if line.len() < MAX_LINE_BYTES || halvings == MAX_HALVINGS {
-                return line;
+            if encoded.line.len() < MAX_LINE_BYTES || halvings == MAX_HALVINGS {
+                return encoded;
             }
             halvings += 1;
         }
     }
 
-    fn encode_within(&self, record: &AuditRecord, halvings: u32) -> String {
+    fn encode_within(&self, record: &AuditRecord, position: Position, halvings: u32) -> Encoded {
         let mut text = Text {
             halvings,
             is_cut: false,
@@ -115,6 +130,9 @@ impl Encoder {
             AuditRecord::DaemonStarted { .. } => self.lifecycle(3, "Start", "started", &mut text),
             AuditRecord::DaemonStopped { .. } => self.lifecycle(4, "Stop", "stopped", &mut text),
             AuditRecord::EventsLost(record) => events_lost(record, &mut text),
+            AuditRecord::HistoryFilling(record) => history_filling(record),
+            AuditRecord::Checkpoint(checkpoint) => self.checkpoint(checkpoint, &mut text),
+            AuditRecord::SinkTest { sink, .. } => self.sink_test(sink, &mut text),
         };
         event.time = record.time().as_millisecond();
         event.device = device(&self.host, &mut text);
@@ -122,12 +140,18 @@ impl Encoder {
             version: "1.8.0",
             product: self.product(&mut text),
             profiles: ["host", "security_control", "container"],
-            uid: self.uid(event.time).to_string(),
-            sequence: self.sequence,
+            uid: self.uid(event.time, position.sequence).to_string(),
+            sequence: position.sequence,
             is_truncated: text.is_cut,
         };
+        event.unmapped.agentguard.previous = to_hex(&position.previous);
         match serde_json::to_string(&event) {
-            Ok(line) => line,
+            Ok(line) => Encoded {
+                line,
+                class_uid: event.class.class_uid,
+                activity_id: event.class.activity_id,
+                severity_id: event.severity.severity_id,
+            },
             // Only maps with keys that are no strings and failing `Serialize` code can fail: the
             // schema has neither.
             Err(error) => unreachable!("an event of plain structs serialises: {error}"),
@@ -135,11 +159,11 @@ impl Encoder {
     }
 
     /// UUIDv7 whose random part is the seed and the sequence number.
-    fn uid(&self, time_ms: i64) -> Uuid {
+    fn uid(&self, time_ms: i64, sequence: u64) -> Uuid {
         let mut random = [0; 10];
         let [_, _, _, _, _, _, seed @ ..] = &self.seed;
         random.copy_from_slice(seed);
-        let [.., a, b, c, d] = self.sequence.to_be_bytes();
+        let [.., a, b, c, d] = sequence.to_be_bytes();
         random[6..].copy_from_slice(&[a, b, c, d]);
         Builder::from_unix_timestamp_millis(u64::try_from(time_ms).unwrap_or(0), &random)
             .into_uuid()
@@ -167,6 +191,37 @@ impl Encoder {
             message: format!("agentguard {} {verb}", app.version),
             status: SUCCESS,
             app: Some(app),
+            ..Event::default()
+        }
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint, text: &mut Text) -> Event {
+        Event {
+            class: LIFECYCLE.activity(99, "Checkpoint"),
+            severity: INFORMATIONAL,
+            message: "all records before this one are vouched for".to_owned(),
+            status: SUCCESS,
+            app: Some(self.product(text)),
+            unmapped: Own::Checkpoint {
+                checkpoint: OwnCheckpoint {
+                    key: to_hex(&checkpoint.key),
+                    next_key: to_hex(&checkpoint.next_key),
+                    signature: to_hex(&checkpoint.signature),
+                },
+            }
+            .into(),
+            ..Event::default()
+        }
+    }
+
+    fn sink_test(&self, sink: &str, text: &mut Text) -> Event {
+        let sink = text.of(sink, limit::NAME);
+        Event {
+            class: LIFECYCLE.activity(99, "Test"),
+            severity: INFORMATIONAL,
+            message: format!("test of sink {sink}"),
+            status: SUCCESS,
+            app: Some(self.product(text)),
             ..Event::default()
         }
     }
@@ -312,9 +367,7 @@ fn policy_loaded(record: &PolicyLoaded) -> Event {
         action: Some(ALLOWED),
         policy: Some(policy(generation)),
         entity: Some(policy_entity(generation)),
-        unmapped: Some(Unmapped {
-            agentguard: Own::Policy { identities, rules },
-        }),
+        unmapped: Own::Policy { identities, rules }.into(),
         ..Event::default()
     }
 }
@@ -337,9 +390,7 @@ fn policy_rejected(record: &PolicyRejected, text: &mut Text) -> Event {
         action: Some(BLOCKED),
         policy: Some(policy(generation)),
         entity: Some(policy_entity(generation)),
-        unmapped: Some(Unmapped {
-            agentguard: Own::Rejected { errors },
-        }),
+        unmapped: Own::Rejected { errors }.into(),
         ..Event::default()
     }
 }
@@ -382,16 +433,39 @@ fn launched(record: &Launched, text: &mut Text) -> Event {
             type_name: "Other",
             version: None,
         }),
-        unmapped: Some(Unmapped {
-            agentguard: Own::Launch(Box::new(OwnLaunch {
-                user: record.user,
-                login_user: record.login_user,
-                pid: record.pid,
-                comm,
-                reason,
-                cgroup,
-            })),
-        }),
+        unmapped: Own::Launch(Box::new(OwnLaunch {
+            user: record.user,
+            login_user: record.login_user,
+            pid: record.pid,
+            comm,
+            reason,
+            cgroup,
+        }))
+        .into(),
+        ..Event::default()
+    }
+}
+
+fn history_filling(record: &HistoryFilling) -> Event {
+    let &HistoryFilling {
+        percent,
+        bytes,
+        most_bytes,
+        ..
+    } = record;
+    Event {
+        class: ERROR.activity(1, "General Error"),
+        severity: if percent < 90 { MEDIUM } else { HIGH },
+        message: format!(
+            "{percent} % of the room of the history is taken by records that a sink does not have yet"
+        ),
+        status: FAILURE,
+        unmapped: Own::Fill(OwnFill {
+            percent,
+            bytes,
+            most_bytes,
+        })
+        .into(),
         ..Event::default()
     }
 }
@@ -408,9 +482,21 @@ fn events_lost(record: &EventsLost, text: &mut Text) -> Event {
             let message = format!("{lost} events lost: they did not decode");
             ("undecodable", message, None)
         }
-        Loss::Sink(name) => {
+        Loss::Refused(name) => {
             let name = text.of(name, limit::NAME);
-            ("sink", format!("{lost} lines lost by sink {name}"), None)
+            let message = format!("{lost} records refused by sink {name}");
+            ("sink", message, None)
+        }
+        Loss::Undelivered(name) => {
+            let name = text.of(name, limit::NAME);
+            let message =
+                format!("{lost} records gone before sink {name} had them: the history is full");
+            ("history-full", message, None)
+        }
+        Loss::Damaged(file) => {
+            let file = text.of(file, limit::PATH);
+            let message = format!("{lost} records lost: {file} of the history is damaged");
+            ("history-damaged", message, None)
         }
     };
     Event {
@@ -420,12 +506,11 @@ fn events_lost(record: &EventsLost, text: &mut Text) -> Event {
         status: FAILURE,
         count: Some(lost),
         actor,
-        unmapped: Some(Unmapped {
-            agentguard: Own::Lost {
-                place,
-                total: record.total,
-            },
-        }),
+        unmapped: Own::Lost {
+            place,
+            total: record.total,
+        }
+        .into(),
         ..Event::default()
     }
 }

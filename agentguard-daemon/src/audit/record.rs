@@ -9,7 +9,7 @@ use agentguard_common::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::{escape::Untrusted, names::Actor};
+use super::{checkpoint::Checkpoint, escape::Untrusted, names::Actor};
 use crate::policy::compiled::RuleSource;
 
 /// The wall time that belongs to a time of the boot clock.
@@ -240,8 +240,12 @@ pub enum Loss {
     RingFull(Arc<Actor>),
     /// They did not decode, so nobody knows whose they were.
     Undecodable,
-    /// The sink of this name took too long to accept them.
-    Sink(String),
+    /// The sink of this name refused them for good.
+    Refused(String),
+    /// The history had no room for what the sink of this name did not have yet.
+    Undelivered(String),
+    /// A file of the history could not be read; its records are what was lost.
+    Damaged(String),
 }
 
 /// Events that will never be records, or records that a sink will never have.
@@ -255,6 +259,19 @@ pub struct EventsLost {
     pub lost: u64,
     /// How many since the start.
     pub total: u64,
+}
+
+/// What some sink does not have yet takes much of the room that the history has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryFilling {
+    /// When.
+    pub time: Timestamp,
+    /// How much of the room: 75, 90 or 100.
+    pub percent: u8,
+    /// How many bytes that is.
+    pub bytes: u64,
+    /// The most that there may be.
+    pub most_bytes: u64,
 }
 
 /// Which limit of whom.
@@ -335,6 +352,17 @@ pub enum AuditRecord {
     },
     /// Events were lost.
     EventsLost(EventsLost),
+    /// The history fills, since a sink does not take its records.
+    HistoryFilling(HistoryFilling),
+    /// All lines before this one are vouched for.
+    Checkpoint(Box<Checkpoint>),
+    /// Somebody wants to know whether a sink works.
+    SinkTest {
+        /// When.
+        time: Timestamp,
+        /// Its name.
+        sink: String,
+    },
 }
 
 impl AuditRecord {
@@ -348,7 +376,13 @@ impl AuditRecord {
             Self::Launched(record) => record.time,
             Self::EventsLost(record) => record.time,
             Self::Limit(record) => record.time(),
-            Self::DaemonStarted { time } | Self::DaemonStopped { time } => *time,
+            Self::HistoryFilling(record) => record.time,
+            Self::Checkpoint(checkpoint) => {
+                Timestamp::from_millisecond(checkpoint.time_ms).unwrap_or(Timestamp::UNIX_EPOCH)
+            }
+            Self::DaemonStarted { time }
+            | Self::DaemonStopped { time }
+            | Self::SinkTest { time, .. } => *time,
         }
     }
 
@@ -366,6 +400,9 @@ impl AuditRecord {
             | Self::PolicyLoaded(_)
             | Self::PolicyRejected(_)
             | Self::Launched(_)
+            | Self::HistoryFilling(_)
+            | Self::Checkpoint(_)
+            | Self::SinkTest { .. }
             | Self::DaemonStarted { .. }
             | Self::DaemonStopped { .. } => None,
         }
@@ -380,6 +417,9 @@ impl AuditRecord {
             | Self::PolicyLoaded(_)
             | Self::PolicyRejected(_)
             | Self::Launched(_)
+            | Self::HistoryFilling(_)
+            | Self::Checkpoint(_)
+            | Self::SinkTest { .. }
             | Self::DaemonStarted { .. }
             | Self::DaemonStopped { .. } => None,
         }

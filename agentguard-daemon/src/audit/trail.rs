@@ -1,4 +1,4 @@
-//! The audit stage as the daemon drives it: events and news in, lines for the sinks out.
+//! The audit stage as the daemon drives it: events and news in, records for the history out.
 
 use std::sync::Arc;
 
@@ -7,20 +7,17 @@ use agentguard_common::{
     identity::AgentId,
 };
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::{
     accounting::{Accounts, Growth, grow},
     fold::Fold,
     names::{Actor, Directory, Names},
-    ocsf::{Encoder, Host},
-    recent::Recent,
     record::{AuditRecord, BootClock, ConnectionRecord, EventsLost, Loss, Process},
 };
 use crate::policy::compiled::RuleSource;
 
-/// Enriches, folds, accounts for and encodes. Lines come without their newline.
-#[derive(Debug)]
+/// Enriches, folds and accounts for.
+#[derive(Debug, Default)]
 pub struct Trail {
     names: Directory,
     fold: Fold,
@@ -30,26 +27,10 @@ pub struct Trail {
     )]
     ready: Vec<Box<ConnectionRecord>>,
     accounts: Accounts,
-    encoder: Encoder,
-    recent: Recent,
     sink_losses: Vec<(String, u64)>,
 }
 
 impl Trail {
-    /// `seed` must differ at each start, see [`Encoder::new`].
-    #[must_use]
-    pub fn new(host: Host, seed: Uuid) -> Self {
-        Self {
-            names: Directory::default(),
-            fold: Fold::default(),
-            ready: Vec::new(),
-            accounts: Accounts::default(),
-            encoder: Encoder::new(host, seed),
-            recent: Recent::default(),
-            sink_losses: Vec::new(),
-        }
-    }
-
     /// The names of a generation, from now on. The last four are kept.
     pub fn learn_generation(&mut self, generation: u64, names: Names) {
         self.names.learn(generation, names);
@@ -74,14 +55,14 @@ impl Trail {
         process: Process,
         clock: BootClock,
         now_ns: u64,
-        lines: &mut Vec<String>,
+        records: &mut Vec<AuditRecord>,
     ) {
         self.accounts.receive(event.identity);
         let actor = self.names.actor(event.generation, event.identity);
         let rule = self.names.rule(event.generation, event.rule);
         let record = ConnectionRecord::new(event, actor, rule, process, clock);
         self.fold.push(Box::new(record), now_ns, &mut self.ready);
-        self.deliver_ready(lines);
+        self.deliver_ready(records);
     }
 
     /// Counts an event that did not decode.
@@ -90,13 +71,11 @@ impl Trail {
     }
 
     /// Passes on what is no connection.
-    pub fn note(&mut self, record: AuditRecord, lines: &mut Vec<String>) {
+    pub fn note(&mut self, record: AuditRecord, records: &mut Vec<AuditRecord>) {
         if let AuditRecord::Connection(record) = &record {
             self.accounts.deliver(record.event.identity, record.count);
         }
-        let line = self.encoder.encode(&record);
-        lines.push(line.clone());
-        self.recent.push(record, line);
+        records.push(record);
     }
 
     /// A record of the events of `id` that the kernel dropped since the last call, if it did.
@@ -105,28 +84,28 @@ impl Trail {
         id: AgentId,
         counters: &Counters,
         time: Timestamp,
-        lines: &mut Vec<String>,
+        records: &mut Vec<AuditRecord>,
     ) {
         if let Some(growth) = self.accounts.take_dropped(id, counters) {
             let actor = self.names.actor(0, id);
-            self.report(Loss::RingFull(actor), growth, time, lines);
+            self.report(Loss::RingFull(actor), growth, time, records);
         }
     }
 
     /// A record of the events that did not decode since the last call, if there were any.
-    pub fn report_undecodable(&mut self, time: Timestamp, lines: &mut Vec<String>) {
+    pub fn report_undecodable(&mut self, time: Timestamp, records: &mut Vec<AuditRecord>) {
         if let Some(growth) = self.accounts.take_undecodable() {
-            self.report(Loss::Undecodable, growth, time, lines);
+            self.report(Loss::Undecodable, growth, time, records);
         }
     }
 
-    /// A record of the lines that `sink` lost since the last call, `total` since the start.
+    /// A record of the records that `sink` refused since the last call, `total` since the start.
     pub fn report_sink_loss(
         &mut self,
         sink: &str,
         total: u64,
         time: Timestamp,
-        lines: &mut Vec<String>,
+        records: &mut Vec<AuditRecord>,
     ) {
         let known = self.sink_losses.iter().position(|(name, _)| name == sink);
         let index = known.unwrap_or_else(|| {
@@ -134,7 +113,7 @@ impl Trail {
             self.sink_losses.len() - 1
         });
         if let Some(growth) = grow(&mut self.sink_losses[index].1, total) {
-            self.report(Loss::Sink(sink.to_owned()), growth, time, lines);
+            self.report(Loss::Refused(sink.to_owned()), growth, time, records);
         }
     }
 
@@ -145,15 +124,15 @@ impl Trail {
     }
 
     /// Passes on the folded records whose window is over at `now_ns`.
-    pub fn flush_due(&mut self, now_ns: u64, lines: &mut Vec<String>) {
+    pub fn flush_due(&mut self, now_ns: u64, records: &mut Vec<AuditRecord>) {
         self.fold.flush_due(now_ns, &mut self.ready);
-        self.deliver_ready(lines);
+        self.deliver_ready(records);
     }
 
     /// Passes on all folded records.
-    pub fn flush_all(&mut self, lines: &mut Vec<String>) {
+    pub fn flush_all(&mut self, records: &mut Vec<AuditRecord>) {
         self.fold.flush_all(&mut self.ready);
-        self.deliver_ready(lines);
+        self.deliver_ready(records);
     }
 
     /// Where each event went.
@@ -167,25 +146,25 @@ impl Trail {
         &mut self.accounts
     }
 
-    /// The last records.
-    #[must_use]
-    pub const fn recent(&self) -> &Recent {
-        &self.recent
-    }
-
-    fn deliver_ready(&mut self, lines: &mut Vec<String>) {
+    fn deliver_ready(&mut self, records: &mut Vec<AuditRecord>) {
         for record in std::mem::take(&mut self.ready) {
-            self.note(AuditRecord::Connection(record), lines);
+            self.note(AuditRecord::Connection(record), records);
         }
     }
 
-    fn report(&mut self, loss: Loss, growth: Growth, time: Timestamp, lines: &mut Vec<String>) {
+    fn report(
+        &mut self,
+        loss: Loss,
+        growth: Growth,
+        time: Timestamp,
+        records: &mut Vec<AuditRecord>,
+    ) {
         let record = EventsLost {
             time,
             loss,
             lost: growth.lost,
             total: growth.total,
         };
-        self.note(AuditRecord::EventsLost(record), lines);
+        self.note(AuditRecord::EventsLost(record), records);
     }
 }

@@ -9,7 +9,7 @@ use agentguard_common::{
 
 use crate::policy::compiled::{Class, Mode};
 
-pub(super) const fn of_verdict(verdict: Verdict) -> &'static str {
+pub(crate) const fn of_verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",
@@ -17,7 +17,7 @@ pub(super) const fn of_verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-pub(super) const fn of_hook(hook: Hook) -> &'static str {
+pub(crate) const fn of_hook(hook: Hook) -> &'static str {
     match hook {
         Hook::Connect => "connect",
         Hook::Sendmsg => "sendmsg",
@@ -30,7 +30,7 @@ pub(super) const fn of_hook(hook: Hook) -> &'static str {
     }
 }
 
-pub(super) const fn of_direction(direction: Direction) -> &'static str {
+pub(crate) const fn of_direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Egress => "egress",
         Direction::Ingress => "ingress",
@@ -38,7 +38,7 @@ pub(super) const fn of_direction(direction: Direction) -> &'static str {
     }
 }
 
-pub(super) const fn of_protocol(protocol: Protocol) -> &'static str {
+pub(crate) const fn of_protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
@@ -47,11 +47,11 @@ pub(super) const fn of_protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-pub(super) const fn of_class(class: Class) -> &'static str {
+pub(crate) const fn of_class(class: Class) -> &'static str {
     class.name()
 }
 
-pub(super) const fn of_mode(mode: Mode) -> &'static str {
+pub(crate) const fn of_mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce",
         Mode::Audit => "audit",
@@ -59,7 +59,7 @@ pub(super) const fn of_mode(mode: Mode) -> &'static str {
 }
 
 /// The other end of `event` for people: of a bind the local end, of a socket what was asked for.
-pub(super) fn of_target(event: &AuditEvent) -> String {
+pub(crate) fn of_target(event: &AuditEvent) -> String {
     let (address, port) = match event.kind {
         EventKind::Socket => {
             return format!("socket({},{})", event.remote_port, event.local_port);
@@ -75,7 +75,7 @@ pub(super) fn of_target(event: &AuditEvent) -> String {
 }
 
 /// What made a process an identity, in the words of the documentation.
-pub(super) const fn of_rank(rank: Rank) -> &'static str {
+pub(crate) const fn of_rank(rank: Rank) -> &'static str {
     match rank {
         Rank::Default => "default",
         Rank::Session => "session",

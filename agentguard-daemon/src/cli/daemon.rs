@@ -39,7 +39,8 @@ fn failure(error: &StartError) -> Failure {
         | StartError::Limits(_)
         | StartError::Kernel(_)
         | StartError::Swap(_)
-        | StartError::Sink(_)
+        | StartError::Sink { .. }
+        | StartError::History(_)
         | StartError::Host { .. } => Failure::Internal(text),
     }
 }

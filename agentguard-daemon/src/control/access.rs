@@ -55,8 +55,8 @@ pub fn permits(request: &Request, peer: &Peer) -> bool {
     match request {
         _ if peer.uid == 0 => true,
         Request::Launch { .. } => true,
-        Request::Reload { .. } => false,
-        Request::Status {} | Request::Ps {} | Request::Events { .. } => {
+        Request::Reload { .. } | Request::TestSink { .. } | Request::ReplaySink { .. } => false,
+        Request::Status {} | Request::Ps {} => {
             reader_group().is_some_and(|group| is_member(group, peer))
         }
     }

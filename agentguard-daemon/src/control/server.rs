@@ -14,14 +14,14 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
 use crate::identity::launch::Caller;
 
 use super::{
-    ErrorKind, MAX_REQUEST_BYTES, Request, Response, VerdictName,
+    ErrorKind, MAX_REQUEST_BYTES, Request, Response,
     access::{self, Peer},
 };
 
@@ -51,8 +51,6 @@ pub enum Query {
     Status,
     /// Whom the cgroups belong to.
     Ps,
-    /// Some of the events after one.
-    Events(EventQuery),
     /// To load the policy anew.
     Reload {
         /// Whether to answer when it is in force.
@@ -60,6 +58,10 @@ pub enum Query {
     },
     /// To put a process into a cgroup of its own.
     Launch(Box<LaunchQuery>),
+    /// To put a record into the history that tells of this sink.
+    TestSink(String),
+    /// To have this sink get all records after this one again.
+    ReplaySink(String, u64),
 }
 
 /// Which launch.
@@ -73,39 +75,13 @@ pub struct LaunchQuery {
     pub reason: Option<String>,
 }
 
-/// Which events.
-#[derive(Clone, Debug)]
-pub struct EventQuery {
-    /// Those after this number.
-    pub after: u64,
-    /// Of this identity only.
-    pub identity: Option<String>,
-    /// With this verdict only.
-    pub verdict: Option<VerdictName>,
-    /// As OCSF, or else as a line for people.
-    pub json: bool,
-}
-
 /// What the loop answers.
 #[derive(Debug)]
 pub enum Answer {
     /// This, to be passed on.
     Response(Response),
-    /// Some events.
-    Events(EventBatch),
     /// Work to be done outside of the loop, whose result is to be passed on.
     Work(Work),
-}
-
-/// Some of the events.
-#[derive(Debug, Default)]
-pub struct EventBatch {
-    /// Those that were asked for.
-    pub lines: Vec<String>,
-    /// Number of the last one looked at; ask for those after it next.
-    pub last: u64,
-    /// How many were forgotten before they were asked for.
-    pub missed: u64,
 }
 
 /// Work that takes long, and touches nothing of the loop.
@@ -122,8 +98,6 @@ impl std::fmt::Debug for Work {
 pub struct Daemon {
     /// To the loop.
     pub calls: mpsc::Sender<Call>,
-    /// Number of the newest event.
-    pub newest: watch::Receiver<u64>,
 }
 
 /// Who may connect to a socket at all.
@@ -214,8 +188,11 @@ async fn attend(stream: &mut UnixStream, peer: &Peer, daemon: &Daemon) -> io::Re
         let message = format!(
             "needs root{}",
             match request {
-                Request::Reload { .. } | Request::Launch { .. } => String::new(),
-                Request::Status {} | Request::Ps {} | Request::Events { .. } =>
+                Request::Reload { .. }
+                | Request::Launch { .. }
+                | Request::TestSink { .. }
+                | Request::ReplaySink { .. } => String::new(),
+                Request::Status {} | Request::Ps {} =>
                     format!(", or membership in the group `{}`", access::GROUP),
             }
         );
@@ -236,79 +213,17 @@ async fn attend(stream: &mut UnixStream, peer: &Peer, daemon: &Daemon) -> io::Re
                 return send(stream, &error(ErrorKind::Failed, &message)).await;
             }
         },
-        Request::Events {
-            follow,
-            identity,
-            verdict,
-            json,
-        } => {
-            let query = EventQuery {
-                after: 0,
-                identity,
-                verdict,
-                json,
-            };
-            return stream_events(stream, daemon, query, follow).await;
-        }
+        Request::TestSink { sink } => Query::TestSink(sink),
+        Request::ReplaySink { sink, after } => Query::ReplaySink(sink, after),
     };
     let response = match call(daemon, query).await {
         Some(Answer::Response(response)) => response,
         Some(Answer::Work(work)) => tokio::task::spawn_blocking(work.0)
             .await
             .unwrap_or_else(|failure| error(ErrorKind::Failed, &failure.to_string())),
-        Some(Answer::Events(_)) | None => stopping(),
+        None => stopping(),
     };
     send(stream, &response).await
-}
-
-async fn stream_events(
-    stream: &mut UnixStream,
-    daemon: &Daemon,
-    mut query: EventQuery,
-    follow: bool,
-) -> io::Result<()> {
-    let mut newest = daemon.newest.clone();
-    loop {
-        // Marked as seen before asking: what comes after wakes the wait below.
-        let goal = *newest.borrow_and_update();
-        while query.after < goal {
-            let Some(Answer::Events(batch)) = call(daemon, Query::Events(query.clone())).await
-            else {
-                return send(stream, &stopping()).await;
-            };
-            if query.after > 0 && batch.missed > 0 {
-                let message = format!("read too slowly: {} events were missed", batch.missed);
-                return send(stream, &error(ErrorKind::TooSlow, &message)).await;
-            }
-            query.after = batch.last;
-            let bytes: Vec<u8> = batch
-                .lines
-                .into_iter()
-                .flat_map(|line| encode(&Response::Event { line }))
-                .collect();
-            if timeout(PATIENCE, stream.write_all(&bytes)).await.is_err() {
-                let refusal = error(ErrorKind::TooSlow, "read too slowly");
-                // A line may have been cut: the message starts its own.
-                let line = [b"\n".to_vec(), encode(&refusal)].concat();
-                return stream.try_write(&line).map(drop);
-            }
-        }
-        if !follow {
-            return send(stream, &Response::End {}).await;
-        }
-        tokio::select! {
-            changed = newest.changed() => if changed.is_err() {
-                return send(stream, &stopping()).await;
-            },
-            gone = is_gone(stream) => return gone,
-        }
-    }
-}
-
-/// Waits until the client closes: it has nothing more to say.
-async fn is_gone(stream: &mut UnixStream) -> io::Result<()> {
-    let mut byte = [0];
-    stream.read(&mut byte).await.map(drop)
 }
 
 async fn read_request(stream: &mut UnixStream) -> Result<Request, Response> {

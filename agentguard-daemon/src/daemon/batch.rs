@@ -31,6 +31,12 @@ impl Batches {
         self.due = (!to_the_end).then_some(now);
     }
 
+    /// What is read has no place to go yet: the ring is looked at again soon.
+    pub(super) fn wait(&mut self, now: Instant) {
+        self.rest_until = Some(now + PAUSE);
+        self.due = self.rest_until;
+    }
+
     /// When to read without being woken.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -27,6 +27,8 @@ pub fn take(state_dir: &Path) -> io::Result<Option<Lock>> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever may open it may hold it.
+        .mode(0o600)
         .open(state_dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock { _file: file })),

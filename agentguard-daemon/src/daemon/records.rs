@@ -1,4 +1,4 @@
-//! From the ring to the sinks: what the kernel saw, in batches.
+//! From the ring to the history: what the kernel saw, in batches.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,17 @@ const BATCH: usize = 512;
 /// About as many as the ring holds.
 const RING_EVENTS: usize = AUDIT_RING_BYTES as usize / size_of::<AuditEvent>();
 
-/// How long after events came losses are looked for, and how long until a sink is tried again.
+/// How long after events came losses are looked for.
 const REVIEW_PAUSE: Duration = Duration::from_secs(1);
 
 impl Daemon {
     /// Takes in a batch of events. If there are more, the next is due at once.
     pub(super) fn record_events(&mut self) {
+        if !self.history.has_room() {
+            // They stay in the ring; what it has no room for, the kernel counts.
+            self.batches.wait(Instant::now());
+            return;
+        }
         let to_the_end = self.record_batch();
         self.batches.read(Instant::now(), to_the_end);
         self.want_review();
@@ -56,7 +61,7 @@ impl Daemon {
             let process = self.process_of(&event);
             let now_ns = boot_now_ns();
             self.trail
-                .receive(event, process, clock, now_ns, &mut self.lines);
+                .receive(event, process, clock, now_ns, &mut self.records);
         }
         false
     }
@@ -73,25 +78,14 @@ impl Daemon {
         }
     }
 
-    /// Gives the sinks what is ready, and tells those who follow.
+    /// Gives the history what is ready.
     pub(super) fn deliver(&mut self) {
-        if self.lines.is_empty() {
-            return;
-        }
-        for sink in &mut self.sinks {
-            for line in &self.lines {
-                sink.deliver(line);
-            }
-        }
-        self.lines.clear();
-        self.flush_sinks();
-        let told = *self.newest.borrow();
-        if let Some(entry) = self.trail.recent().after(told).last() {
-            self.newest.send_replace(entry.sequence);
+        for record in self.records.drain(..) {
+            self.history.append(record);
         }
     }
 
-    /// Tells of events that were lost on the way, and tries again the sinks that did not accept all.
+    /// Tells of events that were lost on the way, and of records that sinks refused.
     pub(super) fn report_losses(&mut self) {
         let time = Timestamp::now();
         let ids: Vec<AgentId> = self.registry.ids().map(|(id, _)| id).collect();
@@ -99,32 +93,14 @@ impl Daemon {
             match self.kernel.counters(id) {
                 Ok(counters) => self
                     .trail
-                    .report_losses(id, &counters, time, &mut self.lines),
+                    .report_losses(id, &counters, time, &mut self.records),
                 Err(error) => tracing::error!(%error, "the counters cannot be read"),
             }
         }
-        self.trail.report_undecodable(time, &mut self.lines);
-        for sink in &self.sinks {
-            let status = sink.status();
+        self.trail.report_undecodable(time, &mut self.records);
+        for sink in self.delivery.statuses() {
             self.trail
-                .report_sink_loss(&status.name, status.lost_lines, time, &mut self.lines);
-        }
-        self.flush_sinks();
-    }
-
-    fn flush_sinks(&mut self) {
-        let mut waiting = false;
-        for sink in &mut self.sinks {
-            let was_well = sink.status().last_error.is_none();
-            if let Err(error) = sink.flush()
-                && was_well
-            {
-                tracing::error!(%error, "events wait in memory");
-            }
-            waiting |= sink.status().queued_lines > 0;
-        }
-        if waiting {
-            self.want_review();
+                .report_sink_loss(&sink.name, sink.refused, time, &mut self.records);
         }
     }
 

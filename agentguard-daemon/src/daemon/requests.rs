@@ -10,17 +10,13 @@ use super::{
     status,
 };
 use crate::{
-    audit::{AuditRecord, Filter, PolicyRejected, render::terminal_line},
+    audit::{AuditRecord, PolicyRejected},
     control::{
-        ErrorKind, Response, VerdictName,
-        server::{Answer, Call, EventBatch, EventQuery, Query, Work},
+        ErrorKind, Response,
+        server::{Answer, Call, Query, Work},
     },
     policy::{Diagnostic, Diagnostics},
 };
-use agentguard_common::verdict::Verdict;
-
-/// Events looked at for one question.
-const EVENTS_AT_ONCE: usize = 64;
 
 /// Policy being read, and who waits for it.
 #[derive(Default)]
@@ -58,7 +54,8 @@ impl Daemon {
                 Err(error) => failed(&error.to_string()),
             }),
             Query::Ps => self.list_owners(),
-            Query::Events(query) => Answer::Events(self.events(&query)),
+            Query::TestSink(sink) => Answer::Response(self.test_sink(sink)),
+            Query::ReplaySink(sink, after) => Answer::Response(self.replay_sink(&sink, after)),
             Query::Launch(query) => Answer::Response(self.launch(*query)),
             Query::Reload { wait: true } => return self.begin_reload(Some(call.reply)),
             Query::Reload { wait: false } => {
@@ -87,33 +84,23 @@ impl Daemon {
         })))
     }
 
-    fn events(&self, query: &EventQuery) -> EventBatch {
-        let filter = Filter {
-            identity: query.identity.clone(),
-            verdict: query.verdict.map(|verdict| match verdict {
-                VerdictName::Allow => Verdict::Allow,
-                VerdictName::Deny => Verdict::Deny,
-                VerdictName::WouldDeny => Verdict::WouldDeny,
-            }),
-        };
-        let mut batch = EventBatch {
-            last: query.after,
-            ..EventBatch::default()
-        };
-        for entry in self.trail.recent().after(query.after).take(EVENTS_AT_ONCE) {
-            if batch.last == query.after {
-                batch.missed = entry.sequence - query.after - 1;
-            }
-            batch.last = entry.sequence;
-            if filter.matches(&entry.record) {
-                batch.lines.push(if query.json {
-                    entry.line.clone()
-                } else {
-                    terminal_line(&entry.record)
-                });
-            }
+    fn test_sink(&mut self, sink: String) -> Response {
+        if !self.settings.sinks.contains_key(&sink) {
+            return no_such_sink(&sink);
         }
-        batch
+        let time = Timestamp::now();
+        self.note(AuditRecord::SinkTest { time, sink });
+        // Those that wait after a failure are to try at once.
+        self.delivery.nudge();
+        Response::Accepted {}
+    }
+
+    fn replay_sink(&self, sink: &str, after: u64) -> Response {
+        if self.delivery.replay(sink, after) {
+            Response::Accepted {}
+        } else {
+            no_such_sink(sink)
+        }
     }
 
     /// Begins to read the policy, for who waits at `reply` and for those who wait already.
@@ -123,11 +110,8 @@ impl Daemon {
             return;
         }
         self.reload.waiting.extend(reply);
-        for sink in &mut self.sinks {
-            if let Err(error) = sink.reopen() {
-                tracing::error!(%error, "a sink stays as it is");
-            }
-        }
+        // Files that were moved away, certificates and secrets that were renewed.
+        self.delivery.nudge();
         let directories = self.settings.policy_dirs.clone();
         let read = move || generation::read(&directories).map(Box::new);
         self.reload.reading = Some(tokio::task::spawn_blocking(read));
@@ -192,5 +176,12 @@ fn failed(message: &str) -> Response {
     Response::Error {
         kind: ErrorKind::Failed,
         message: message.to_owned(),
+    }
+}
+
+fn no_such_sink(sink: &str) -> Response {
+    Response::Error {
+        kind: ErrorKind::BadArgument,
+        message: format!("no sink `{sink}` in the settings that the daemon started with"),
     }
 }

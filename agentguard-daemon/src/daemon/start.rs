@@ -1,11 +1,17 @@
 //! From settings to a daemon that serves: attach, load, label, be ready.
 
-use std::{error::Error, io, path::PathBuf, time::Instant};
+use std::{
+    error::Error,
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use jiff::Timestamp;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 
 use super::{
@@ -23,9 +29,14 @@ use super::{
     requests::Reload,
 };
 use crate::{
-    audit::{AuditRecord, Host, Trail},
+    audit::{AuditRecord, Encoder, Host, Trail},
     config::Settings,
-    control::server::{self, Audience},
+    control::{
+        access,
+        server::{self, Audience},
+    },
+    delivery::Delivery,
+    history::{History, HistoryError, Retention},
     identity::{
         context::resolver::{Resolver, Sources},
         execution::Executions,
@@ -36,7 +47,7 @@ use crate::{
     limit::{Book, BookError},
     metrics,
     policy::Diagnostics,
-    sink::{Sink, SinkError},
+    sink::{SinkError, TransportSettings, file::FileSink},
 };
 
 /// Calls of clients that wait for the loop.
@@ -79,9 +90,17 @@ pub enum StartError {
     /// The policy did not come into force.
     #[error(transparent)]
     Swap(#[from] SwapError),
-    /// A sink.
+    /// The history.
     #[error(transparent)]
-    Sink(#[from] SinkError),
+    History(#[from] HistoryError),
+    /// A sink.
+    #[error("sink `{name}`: {source}")]
+    Sink {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: SinkError,
+    },
     /// Something of the host.
     #[error("{what}: {source}")]
     Host {
@@ -113,7 +132,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     let registry = Registry::open(&registry_path, &boot_id)?;
     let launches = Launches::open(&settings.state_dir.join("launches.json"), &boot_id)?;
     let limits = Book::open(&settings.state_dir.join("limits.json"), &boot_id)?;
-    let sinks = open_sinks(&settings)?;
+    check_sinks(&settings)?;
 
     let placement = Placement {
         cgroup_root: cgroup_root.clone(),
@@ -149,12 +168,26 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
             settings.control_socket.display()
         )))?;
     let (calls_sender, calls) = mpsc::channel(CALLS_WAITING);
-    let (newest, newest_receiver) = watch::channel(0);
     let host = Host {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: host::hostname(),
         boot_id,
     };
+    let directory = history_directory(&settings);
+    let history = History::open(
+        &directory,
+        Encoder::new(host, uuid::Uuid::now_v7()),
+        Retention::from(&settings.history),
+        settings.sinks.keys().cloned(),
+    )?;
+    share(&settings.state_dir, &directory).map_err(failed("history"))?;
+    let delivery = Delivery::start(
+        &settings.sinks,
+        &directory,
+        history.cursors(),
+        history.committed(),
+    )
+    .map_err(failed("sinks"))?;
     let resolver = Resolver::new(Sources::of_host(&cgroup_root)).map_err(failed("contexts"))?;
     let mut daemon = Daemon {
         cgroup_root,
@@ -171,9 +204,11 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         policies_rejected: 0,
         last_rejection: None,
         degraded,
-        trail: Trail::new(host, uuid::Uuid::now_v7()),
-        sinks,
-        lines: Vec::new(),
+        trail: Trail::default(),
+        refuses: history.refuses_flows(),
+        history,
+        delivery,
+        records: Vec::new(),
         places: Places::default(),
         conditions: Conditions::default(),
         enrolment: Enrolment::default(),
@@ -183,7 +218,6 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         limits: LimitDesk::new(limits),
         reload: Reload::default(),
         calls,
-        newest,
         signals,
         started: Instant::now(),
         started_at: Timestamp::now(),
@@ -200,7 +234,6 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
     daemon.deliver();
     let clients = server::Daemon {
         calls: calls_sender,
-        newest: newest_receiver,
     };
     if let Some(endpoint) = daemon.settings.metrics.clone() {
         tokio::spawn(metrics::server::serve(endpoint, clients.clone()));
@@ -282,16 +315,43 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// Without any in the settings, standard output.
-fn open_sinks(settings: &Settings) -> Result<Vec<Sink>, SinkError> {
-    let mut sinks = Vec::new();
-    if let Some(file) = &settings.sinks.file {
-        sinks.push(Sink::file(&file.path)?);
+/// Where the history of a daemon with these settings is.
+#[must_use]
+pub fn history_directory(settings: &Settings) -> PathBuf {
+    settings.state_dir.join("history")
+}
+
+/// Lets the readers' group read the history, if the host has it.
+fn share(state_dir: &Path, history: &Path) -> io::Result<()> {
+    let Some(group) = access::reader_group() else {
+        return Ok(());
+    };
+    for (path, mode) in [(state_dir, 0o710), (history, 0o2750)] {
+        chown(path, None, Some(group.as_raw()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
-    if settings.sinks.stdout.is_some() || sinks.is_empty() {
-        sinks.push(Sink::stdout()?);
+    for file in fs::read_dir(history)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|it| it == "db") {
+            chown(&path, None, Some(group.as_raw()))?;
+        }
     }
-    Ok(sinks)
+    Ok(())
+}
+
+/// A file that is not ours alone is better told of now than when the first record comes.
+fn check_sinks(settings: &Settings) -> Result<(), StartError> {
+    for (name, sink) in &settings.sinks {
+        if let TransportSettings::File(file) = &sink.transport {
+            FileSink::new(file.clone())
+                .check()
+                .map_err(|source| StartError::Sink {
+                    name: name.clone(),
+                    source,
+                })?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {

@@ -95,11 +95,8 @@ impl Daemon {
             cgroup_events_lost: self.cgroup_events_lost,
             process_labels_lost: process_losses.labels,
             process_events_lost: process_losses.events,
-            sinks: self
-                .sinks
-                .iter()
-                .map(|sink| sink.status().clone())
-                .collect(),
+            history: self.history.status(),
+            sinks: self.delivery.statuses(),
         })
     }
 }

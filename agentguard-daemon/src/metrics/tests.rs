@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     control::{ClassTotal, IdentityStatus, LimitUnit},
+    history::HistoryStatus,
     policy::compiled::Mode,
     sink::SinkStatus,
 };
@@ -146,12 +147,23 @@ fn status() -> Status {
         cgroup_events_lost: 11,
         process_labels_lost: 12,
         process_events_lost: u64::MAX,
+        history: HistoryStatus {
+            first: 1,
+            last: 1_000,
+            bytes: 17,
+            max_bytes: 19,
+            undelivered_bytes: 18,
+            waiting: 20,
+            last_error: Some("no room".into()),
+            refuses_flows: false,
+        },
         sinks: vec![SinkStatus {
             name: "/a \"b\" \\ \n{c},d=\"e\"".into(),
-            delivered_lines: 13,
-            queued_lines: 14,
-            lost_lines: 15,
-            errors: 0,
+            target: "stdout".into(),
+            delivered: 13,
+            waiting: 14,
+            refused: 15,
+            retries: 16,
             last_error: None,
         }],
     }
@@ -196,14 +208,28 @@ fn every_number_is_read_back() {
         1108
     );
     let sink = ("sink", "/a \"b\" \\ \n{c},d=\"e\"");
-    for (fate, lines) in [("delivered", 13), ("lost", 15)] {
+    for (fate, records) in [("delivered", 13), ("refused", 15), ("retried", 16)] {
         let labels = [sink, ("fate", fate)];
         assert_eq!(
-            value(&samples, "agentguard_sink_lines_total", &labels),
-            lines
+            value(&samples, "agentguard_sink_records_total", &labels),
+            records
         );
     }
-    assert_eq!(value(&samples, "agentguard_sink_lines_queued", &[sink]), 14);
+    assert_eq!(
+        value(&samples, "agentguard_sink_records_waiting", &[sink]),
+        14
+    );
+    for (name, expected) in [
+        ("agentguard_history_records_total", 1_000),
+        ("agentguard_history_bytes", 17),
+        ("agentguard_history_undelivered_bytes", 18),
+        ("agentguard_history_max_bytes", 19),
+        ("agentguard_history_records_unwritten", 20),
+        ("agentguard_history_broken", 1),
+        ("agentguard_history_refuses_flows", 0),
+    ] {
+        assert_eq!(value(&samples, name, &[]), expected, "{name}");
+    }
     for (name, expected) in [
         ("agentguard_generation", 4),
         ("agentguard_policy_identities", 2),

@@ -1,13 +1,44 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     process::Command,
 };
 
-use super::*;
+use super::{
+    file::{FileSettings, FileSink},
+    rotate::Rotation,
+    *,
+};
+use crate::size::Size;
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+fn sink(path: &Path) -> FileSink {
+    FileSink::new(FileSettings {
+        path: path.to_owned(),
+        rotate: None,
+    })
+}
+
+fn records(lines: &[&str]) -> Vec<Record> {
+    (1..)
+        .zip(lines)
+        .map(|(sequence, line)| Record {
+            sequence,
+            time_ms: 0,
+            severity: 1,
+            line: (*line).to_owned(),
+        })
+        .collect()
+}
+
+fn deliver(sink: &mut FileSink, lines: &[&str]) -> (usize, Result<(), SinkError>) {
+    let mut progress = Progress::default();
+    let result = sink.deliver(&records(lines), &mut progress);
+    (progress.done, result)
 }
 
 #[test]
@@ -15,10 +46,9 @@ fn lines_are_appended_with_tight_modes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log/audit.jsonl");
     for line in ["one", "two"] {
-        let mut sink = Sink::file(&path).unwrap();
-        sink.deliver(line);
-        sink.flush().unwrap();
-        assert_eq!(sink.status().delivered_lines, 1);
+        let (done, result) = deliver(&mut sink(&path), &[line]);
+        result.unwrap();
+        assert_eq!(done, 1);
     }
     assert_eq!(read(&path), "one\ntwo\n");
     // The umask may take more away, never less.
@@ -44,7 +74,7 @@ fn targets_that_are_not_ours_are_refused() {
         (&fifo, "it is not a regular file"),
         (Path::new("/dev/full"), "it is not a regular file"),
     ] {
-        let error = Sink::file(path).unwrap_err().to_string();
+        let error = sink(path).check().unwrap_err().to_string();
         assert!(error.ends_with(why), "{error}");
     }
 }
@@ -54,24 +84,20 @@ fn a_line_torn_by_a_crash_is_ended_first() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
     fs::write(&path, "whole\nha").unwrap();
-    let mut sink = Sink::file(&path).unwrap();
-    sink.deliver("next");
-    sink.flush().unwrap();
+    deliver(&mut sink(&path), &["next"]).1.unwrap();
     assert_eq!(read(&path), "whole\nha\nnext\n");
 }
 
 #[test]
-fn a_rotated_file_is_left_for_a_new_one() {
+fn a_file_that_was_moved_away_is_left_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
     let old = dir.path().join("audit.jsonl.1");
-    let mut sink = Sink::file(&path).unwrap();
-    sink.deliver("one");
-    sink.flush().unwrap();
+    let mut sink = sink(&path);
+    deliver(&mut sink, &["one"]).1.unwrap();
     fs::rename(&path, &old).unwrap();
-    sink.reopen().unwrap();
-    sink.deliver("two");
-    sink.flush().unwrap();
+    sink.close();
+    deliver(&mut sink, &["two"]).1.unwrap();
     assert_eq!(
         (read(&old).as_str(), read(&path).as_str()),
         ("one\n", "two\n")
@@ -79,51 +105,67 @@ fn a_rotated_file_is_left_for_a_new_one() {
 }
 
 #[test]
-fn a_full_disk_keeps_lines_queued_and_then_counts_what_is_lost() {
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let output = Output::File {
-        file,
-        path: "/dev/full".into(),
-        is_torn: false,
-    };
-    let mut sink = Sink::new("full".into(), output);
-    sink.deliver("one");
-    let error = sink.flush().unwrap_err().to_string();
-    assert!(error.contains("No space left"), "{error}");
-    assert_eq!((sink.status().queued_lines, sink.status().errors), (1, 1));
-    assert_eq!(sink.status().last_error, Some(error));
-
-    let line = "x".repeat(1 << 20);
-    for _ in 0..5 {
-        sink.deliver(&line);
+fn a_large_file_is_rotated_and_the_oldest_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let mut sink = FileSink::new(FileSettings {
+        path: path.clone(),
+        rotate: Some(Rotation {
+            size: Size(10),
+            hours: 24,
+            keep: 2,
+        }),
+    });
+    for number in 1..=5 {
+        deliver(&mut sink, &[&format!("line number {number}")])
+            .1
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    assert_eq!(
-        (sink.status().queued_lines, sink.status().lost_lines),
-        (4, 2)
-    );
-    assert!(sink.queue.len() <= QUEUE_BYTES);
+    assert_eq!(read(&path), "line number 5\n");
+    let mut old: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|it| *it != path)
+        .collect();
+    old.sort();
+    let texts: Vec<String> = old
+        .iter()
+        .map(|path| {
+            let bytes = zstd::decode_all(fs::File::open(path).unwrap()).unwrap();
+            String::from_utf8(bytes).unwrap()
+        })
+        .collect();
+    assert_eq!(texts, ["line number 3\n", "line number 4\n"]);
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_does_not_block() {
-    let (reader, writer) = nix::unistd::pipe().unwrap();
-    let mut sink = Sink::new("pipe".into(), Output::Stdout(writer.into()));
-    let line = "x".repeat(999);
-    for _ in 0..200 {
-        sink.deliver(&line);
+fn filters_choose() {
+    let none = Filter {
+        classes: Vec::new(),
+        verdicts: Vec::new(),
+        identities: Vec::new(),
+        min_severity: 1,
+    };
+    assert!(none.matches(4001, 1, None, None));
+    let some = Filter {
+        classes: vec![4001],
+        verdicts: vec!["deny".into(), "would-deny".into()],
+        identities: vec!["bot".into()],
+        min_severity: 2,
+    };
+    let bot = Some("bot");
+    assert!(some.matches(4001, 3, Some("deny"), bot));
+    for (class, severity, verdict, identity) in [
+        (4002, 3, Some("deny"), bot),
+        (4001, 1, Some("deny"), bot),
+        (4001, 3, Some("allow"), bot),
+        (4001, 3, None, bot),
+        (4001, 3, Some("deny"), Some("other")),
+        (4001, 3, Some("deny"), None),
+    ] {
+        assert!(!some.matches(class, severity, verdict, identity));
     }
-    let mut received = Vec::new();
-    while sink.flush().is_err() {
-        let mut buffer = [0; 10_000];
-        let count = nix::unistd::read(&reader, &mut buffer).unwrap();
-        received.extend_from_slice(&buffer[..count]);
-    }
-    drop(sink);
-    io::Read::read_to_end(&mut fs::File::from(reader), &mut received).unwrap();
-    assert_eq!(received, format!("{line}\n").repeat(200).into_bytes());
 }
 
 /// Runs itself below a shell that limits the size of files to 4,096 bytes, which makes the kernel
@@ -151,19 +193,17 @@ fn a_short_write_leaves_whole_lines() {
         return;
     };
     let path = Path::new(&directory).join("audit.jsonl");
-    let mut sink = Sink::file(&path).unwrap();
-    for _ in 0..6 {
-        sink.deliver(&"x".repeat(999));
-    }
-    for _ in 0..2 {
-        sink.flush().unwrap_err();
-        assert_eq!(fs::metadata(&path).unwrap().len(), 4_000);
-    }
-    assert_eq!(
-        (sink.status().delivered_lines, sink.status().queued_lines),
-        (4, 2)
-    );
+    let mut sink = sink(&path);
+    let line = "x".repeat(999);
+    let (done, result) = deliver(&mut sink, &[line.as_str(); 6]);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("write to"), "{error}");
+    assert_eq!(done, 4);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4_000);
+    // A full disk takes nothing, and leaves no half line.
+    assert_eq!(deliver(&mut sink, &[line.as_str(); 2]).0, 0);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4_000);
     fs::rename(&path, path.with_extension("jsonl.1")).unwrap();
-    sink.reopen().unwrap();
-    sink.flush().unwrap();
+    sink.close();
+    deliver(&mut sink, &[line.as_str(); 2]).1.unwrap();
 }

@@ -15,7 +15,7 @@ use super::{
     schema::{
         Actor, Boundary, Classification, ConnectionInfo, Container, Endpoint, Event, File,
         Fingerprint, FirewallRule, Image, Own, OwnConnection, OwnUnmet, Process, ProtocolVersion,
-        Session, Status, Traffic, Unmapped, User,
+        Session, Status, Traffic, User,
     },
 };
 use crate::audit::{
@@ -67,9 +67,7 @@ pub(super) fn event(record: &ConnectionRecord, host: &Host, text: &mut Text) -> 
         }),
         firewall_rule: rule,
         policy: Some(policy(event.generation)),
-        unmapped: Some(Unmapped {
-            agentguard: Own::Connection(Box::new(own(record, text))),
-        }),
+        unmapped: Own::Connection(Box::new(own(record, text))).into(),
         ..Event::default()
     }
 }

@@ -17,8 +17,8 @@ pub(super) fn event(record: &LimitReport, host: &Host, text: &mut Text) -> Event
     let actor = named_actor(&name.actor, text);
     let configured = text.of(&name.configured, limit::NAME);
     let whose = &actor.app_name;
-    let own = |text: &mut Text, verdict, used_percent| Unmapped {
-        agentguard: Own::Limit(Box::new(OwnLimit {
+    let own = |text: &mut Text, verdict, used_percent| {
+        Unmapped::from(Own::Limit(Box::new(OwnLimit {
             class: words::of_class(name.actor.class),
             owner: name
                 .actor
@@ -31,7 +31,7 @@ pub(super) fn event(record: &LimitReport, host: &Host, text: &mut Text) -> Event
             per: name.per,
             used_percent,
             generation: record.generation,
-        })),
+        })))
     };
     let event = match record.news {
         LimitNews::Reached {
@@ -73,7 +73,7 @@ pub(super) fn event(record: &LimitReport, host: &Host, text: &mut Text) -> Event
                     packets_out: of_way(is_out, count),
                     packets_in: of_way(!is_out, count),
                 }),
-                unmapped: Some(own(text, Some(verdict), None)),
+                unmapped: own(text, Some(verdict), None),
                 ..Event::default()
             }
         }
@@ -94,7 +94,7 @@ pub(super) fn event(record: &LimitReport, host: &Host, text: &mut Text) -> Event
                     ..Traffic::default()
                 }
             }),
-            unmapped: Some(own(text, None, Some(percent))),
+            unmapped: own(text, None, Some(percent)),
             ..Event::default()
         },
     };

@@ -43,8 +43,7 @@ pub(super) struct Event {
     pub(super) entity: Option<Entity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) app: Option<Product>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unmapped: Option<Unmapped>,
+    pub(super) unmapped: Unmapped,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -255,9 +254,29 @@ pub(super) struct Entity {
     pub(super) version: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Unmapped {
-    pub(super) agentguard: Own,
+    pub(super) agentguard: Linked,
+}
+
+/// What only we have, and the line before.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Linked {
+    #[serde(flatten)]
+    pub(super) own: Option<Own>,
+    /// The hash of the line before this one.
+    pub(super) previous: String,
+}
+
+impl From<Own> for Unmapped {
+    fn from(own: Own) -> Self {
+        Self {
+            agentguard: Linked {
+                own: Some(own),
+                previous: String::new(),
+            },
+        }
+    }
 }
 
 /// What OCSF has no place for.
@@ -269,6 +288,8 @@ pub(super) enum Own {
     Rejected { errors: usize },
     Launch(Box<OwnLaunch>),
     Lost { place: &'static str, total: u64 },
+    Fill(OwnFill),
+    Checkpoint { checkpoint: OwnCheckpoint },
     Limit(Box<OwnLimit>),
 }
 
@@ -285,6 +306,21 @@ pub(super) struct OwnLimit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) used_percent: Option<u8>,
     pub(super) generation: u64,
+}
+
+/// How full the history is of what some sink does not have yet.
+#[derive(Debug, Serialize)]
+pub(super) struct OwnFill {
+    pub(super) percent: u8,
+    pub(super) bytes: u64,
+    pub(super) most_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OwnCheckpoint {
+    pub(super) key: String,
+    pub(super) next_key: String,
+    pub(super) signature: String,
 }
 
 #[derive(Debug, Serialize)]

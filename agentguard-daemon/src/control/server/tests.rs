@@ -3,11 +3,7 @@ use super::*;
 async fn exchange(bytes: &[u8]) -> String {
     let (mut here, mut there) = UnixStream::pair().unwrap();
     let (calls, mut loop_side) = mpsc::channel(1);
-    let (newest, receiver) = watch::channel(3);
-    let daemon = Daemon {
-        calls,
-        newest: receiver,
-    };
+    let daemon = Daemon { calls };
     let bytes = bytes.to_vec();
     let client = tokio::spawn(async move {
         // The server may answer and close before it has read all.
@@ -20,22 +16,19 @@ async fn exchange(bytes: &[u8]) -> String {
     let answerer = tokio::spawn(async move {
         while let Some(call) = loop_side.recv().await {
             let answer = match call.query {
-                Query::Events(query) => Answer::Events(EventBatch {
-                    lines: vec![format!("event {}", query.after + 1)],
-                    last: query.after + 1,
-                    missed: 0,
-                }),
                 Query::Reload { .. } => Answer::Response(Response::Accepted {}),
-                Query::Status | Query::Ps | Query::Launch(_) => {
-                    Answer::Work(Work(Box::new(|| Response::End {})))
-                }
+                Query::Status
+                | Query::Ps
+                | Query::Launch(_)
+                | Query::TestSink(_)
+                | Query::ReplaySink(..) => Answer::Work(Work(Box::new(|| Response::Accepted {}))),
             };
             drop(call.reply.send(answer));
         }
     });
     let peer = Peer::of(&there).unwrap();
     attend(&mut there, &peer, &daemon).await.unwrap();
-    drop((there, daemon, newest));
+    drop((there, daemon));
     answerer.await.unwrap();
     client.await.unwrap()
 }
@@ -63,7 +56,7 @@ fn requests_are_one_known_object_on_one_line() {
         b"{\"request\":\"status\"}",
         b"{\"request\":\"format-disk\"}\n",
         b"{\"request\":\"status\",\"extra\":1}\n",
-        b"{\"request\":\"events\",\"verdict\":\"maybe\"}\n",
+        b"{\"request\":\"replay-sink\",\"sink\":\"x\",\"after\":-1}\n",
         b"\xff\xfe\n",
         b"[]\n",
     ] {
@@ -93,59 +86,11 @@ async fn a_client_of_another_user_group_is_asked_for_by_its_own() {
 async fn a_silent_client_is_sent_away() {
     let (mut here, mut there) = UnixStream::pair().unwrap();
     let (calls, _loop_side) = mpsc::channel(1);
-    let (_newest, receiver) = watch::channel(0);
-    let daemon = Daemon {
-        calls,
-        newest: receiver,
-    };
+    let daemon = Daemon { calls };
     let peer = Peer::of(&there).unwrap();
     attend(&mut there, &peer, &daemon).await.unwrap();
     drop(there);
     let mut answer = String::new();
     here.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains("too-slow"), "{answer}");
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn events_come_in_order_and_end() {
-    let (mut here, mut there) = UnixStream::pair().unwrap();
-    let (calls, mut loop_side) = mpsc::channel(1);
-    let (_newest, receiver) = watch::channel(3);
-    let daemon = Daemon {
-        calls,
-        newest: receiver,
-    };
-    let answerer = tokio::spawn(async move {
-        while let Some(call) = loop_side.recv().await {
-            let Query::Events(query) = call.query else {
-                panic!("only events are asked for");
-            };
-            let last = query.after + 1;
-            let batch = EventBatch {
-                lines: vec![format!("event {last}")],
-                last,
-                missed: 0,
-            };
-            drop(call.reply.send(Answer::Events(batch)));
-        }
-    });
-    let query = EventQuery {
-        after: 0,
-        identity: None,
-        verdict: None,
-        json: false,
-    };
-    stream_events(&mut there, &daemon, query, false)
-        .await
-        .unwrap();
-    drop((there, daemon));
-    answerer.await.unwrap();
-    let mut answer = String::new();
-    here.read_to_string(&mut answer).await.unwrap();
-    let lines: Vec<_> = answer.lines().collect();
-    assert_eq!(lines.len(), 4, "{answer}");
-    for (index, line) in lines[..3].iter().enumerate() {
-        assert!(line.contains(&format!("event {}", index + 1)), "{line}");
-    }
-    assert!(lines[3].contains("\"end\""));
 }

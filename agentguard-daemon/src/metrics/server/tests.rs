@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 
 use super::*;
@@ -12,7 +12,6 @@ const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 /// A scraper of a daemon whose loop refuses and counts what it is asked.
 fn scraper() -> (Arc<Scraper>, Arc<AtomicUsize>) {
     let (calls, mut loop_side) = mpsc::channel::<control::server::Call>(1);
-    let (_, newest) = watch::channel(0);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
@@ -26,7 +25,7 @@ fn scraper() -> (Arc<Scraper>, Arc<AtomicUsize>) {
         }
     });
     let scraper = Scraper {
-        daemon: Daemon { calls, newest },
+        daemon: Daemon { calls },
         last: Mutex::new(None),
     };
     (Arc::new(scraper), asked)

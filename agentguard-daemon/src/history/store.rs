@@ -1,0 +1,168 @@
+//! All files of the history, as its one writer sees them.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use jiff::civil::Date;
+
+use super::{
+    HistoryError,
+    day::{Batch, Day, DayFile},
+};
+use crate::audit::chain::{NOTHING, Position};
+
+/// How far numbers jump where the last file is damaged: more records than it can have had, so that no
+/// number is given twice.
+const JUMP: u64 = 1_000_000_000;
+
+/// The files, and where the next record goes.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    /// Those before the one that is written, oldest first, with their sizes.
+    closed: Vec<(DayFile, u64)>,
+    day: Option<Day>,
+    position: Position,
+    /// What could not be read, if that is so.
+    pub(super) damaged: Option<PathBuf>,
+}
+
+impl Store {
+    /// Opens the history in `directory`, which is made where there is none.
+    pub(super) fn open(directory: &Path) -> Result<Self, HistoryError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)?;
+        let mut files = DayFile::all(directory)?;
+        let mut store = Self {
+            directory: directory.to_owned(),
+            closed: Vec::new(),
+            day: None,
+            position: Position::FIRST,
+            damaged: None,
+        };
+        if let Some(last) = files.pop() {
+            match Day::open(last.clone()) {
+                Ok((day, position)) => {
+                    store.day = Some(day);
+                    store.position = position;
+                }
+                Err(error) if error.is_damage() => store.set_aside(&last)?,
+                Err(error) => return Err(error),
+            }
+        }
+        for file in files {
+            let bytes = fs::metadata(&file.path)?.len();
+            store.closed.push((file, bytes));
+        }
+        Ok(store)
+    }
+
+    /// Moves a damaged file out of the way, whole, for whoever wants to look at it.
+    fn set_aside(&mut self, file: &DayFile) -> Result<(), HistoryError> {
+        let aside = file.path.with_extension("db.damaged");
+        fs::rename(&file.path, &aside)?;
+        self.position = Position {
+            sequence: file.first + JUMP,
+            previous: NOTHING,
+        };
+        self.damaged = Some(aside);
+        Ok(())
+    }
+
+    /// Where the next record goes.
+    pub(super) const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Number of the first record that is here; that of the next if there is none.
+    pub(super) fn first(&self) -> u64 {
+        self.closed
+            .first()
+            .map(|(file, _)| file.first)
+            .or_else(|| self.day.as_ref().map(|day| day.first))
+            .unwrap_or(self.position.sequence)
+    }
+
+    /// Writes `batch`, which begins at [`Store::position`], to the file of `today`.
+    pub(super) fn append(&mut self, batch: &Batch, today: Date) -> Result<(), HistoryError> {
+        if self.day.as_ref().is_none_or(|day| day.file.date != today) {
+            self.begin_day(today)?;
+        }
+        if let Some(day) = &mut self.day {
+            day.append(batch)?;
+            self.position = batch.end;
+        }
+        Ok(())
+    }
+
+    fn begin_day(&mut self, today: Date) -> Result<(), HistoryError> {
+        let next = Day::create(&self.directory, self.position, today)?;
+        if let Some(last) = self.day.replace(next) {
+            let file = last.file.clone();
+            // Closing it moves what waits beside it into it.
+            drop(last);
+            if file.first == self.position.sequence {
+                // It never had a record. One of the same day was begun again.
+                let is_same = self.day.as_ref().is_some_and(|day| day.file == file);
+                if !is_same {
+                    file.remove()?;
+                }
+            } else {
+                let bytes = fs::metadata(&file.path)?.len();
+                self.closed.push((file, bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> Result<u64, HistoryError> {
+        let closed: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
+        let open = self.day.as_ref().map_or(Ok(0), Day::bytes)?;
+        Ok(closed + open)
+    }
+
+    /// The oldest file that is not written any more, and the last record in it.
+    pub(super) fn oldest_closed(&self) -> Option<(&DayFile, u64)> {
+        let (file, _) = self.closed.first()?;
+        let next = self
+            .closed
+            .get(1)
+            .map(|(file, _)| file.first)
+            .or_else(|| self.day.as_ref().map(|day| day.file.first))
+            .unwrap_or(self.position.sequence);
+        Some((file, next - 1))
+    }
+
+    /// Removes the oldest file that is not written any more.
+    pub(super) fn remove_oldest(&mut self) -> Result<(), HistoryError> {
+        if !self.closed.is_empty() {
+            let (file, _) = self.closed.remove(0);
+            file.remove()?;
+        }
+        Ok(())
+    }
+
+    /// The last record that [`Store::forget_some`] would forget.
+    pub(super) fn next_to_forget(&self) -> Result<Option<u64>, HistoryError> {
+        self.day.as_ref().map_or(Ok(None), Day::next_to_forget)
+    }
+
+    /// Forgets some of the oldest records of the file that is written.
+    pub(super) fn forget_some(&mut self) -> Result<(), HistoryError> {
+        if let Some(day) = &mut self.day {
+            day.forget_some()?;
+        }
+        Ok(())
+    }
+
+    /// The files, oldest first.
+    pub(super) fn files(&self) -> Result<Vec<DayFile>, HistoryError> {
+        DayFile::all(&self.directory)
+    }
+}

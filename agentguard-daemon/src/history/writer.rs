@@ -1,0 +1,507 @@
+//! The one writer: records in, on disk in order, and the news of that.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use tokio::sync::watch;
+
+use super::{
+    Cursors, GATHER, HistoryError, Retention,
+    day::{Batch, Entry},
+    key::Keyring,
+    reader::Reader,
+    retention::{Fill, Gap},
+    row::Row,
+    store::Store,
+};
+use crate::audit::{
+    AuditRecord, Encoder, EventsLost, HistoryFilling, Loss, Signer, chain::from_hex,
+    checkpoint::PublicKey,
+};
+
+/// Records that go to disk together at most.
+const MOST_AT_ONCE: usize = 1_024;
+
+/// Records that may wait: with those of a batch they stay below some 20 MB.
+const MOST_WAITING: u64 = 8_192;
+
+/// A checkpoint comes after so many records, or so long after the first one since the last.
+const CHECKPOINT_RECORDS: u64 = 4_096;
+const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether something is to be forgotten, while records come.
+const RETENTION_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long after a write that failed the next is tried, and how often at the end of all.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const LAST_TRIES: u32 = 4;
+
+/// Shares of the room at which those who watch are told, in percent.
+const WARNINGS: [u64; 3] = [75, 90, 100];
+
+/// How the history is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HistoryStatus {
+    /// Number of the oldest record.
+    pub first: u64,
+    /// Number of the newest record.
+    pub last: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// The most that there may be.
+    pub max_bytes: u64,
+    /// Bytes of what some sink does not have yet.
+    pub undelivered_bytes: u64,
+    /// Records that wait to be written.
+    pub waiting: u64,
+    /// Why the last write failed, until one succeeds.
+    pub last_error: Option<String>,
+    /// Whether no identity may open a flow, since there is no room.
+    pub refuses_flows: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: AtomicU64,
+    stopping: AtomicBool,
+    status: Mutex<HistoryStatus>,
+}
+
+/// The history, for whoever adds to it.
+#[derive(Debug)]
+pub struct History {
+    sender: Option<Sender<AuditRecord>>,
+    shared: Arc<Shared>,
+    cursors: Arc<Cursors>,
+    committed: watch::Receiver<u64>,
+    refuses: watch::Receiver<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Opens the history in `directory` and goes on with it, for `sinks`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened. A file that is damaged is none: it is set aside, and a record says so.
+    pub fn open(
+        directory: &Path,
+        encoder: Encoder,
+        retention: Retention,
+        sinks: impl IntoIterator<Item = String>,
+    ) -> Result<Self, HistoryError> {
+        let store = Store::open(directory)?;
+        let newest = store.position().sequence - 1;
+        let cursors = Arc::new(Cursors::open(directory, sinks, newest)?);
+        let keyring = Keyring::open(directory, announced(directory, &store)?)?;
+        let shared = Arc::new(Shared::default());
+        let (sender, receiver) = mpsc::channel();
+        let (commits, committed) = watch::channel(newest);
+        let (refusals, refuses) = watch::channel(false);
+        let mut writer = Writer {
+            store,
+            keyring,
+            encoder,
+            retention,
+            cursors: Arc::clone(&cursors),
+            shared: Arc::clone(&shared),
+            receiver,
+            commits,
+            refusals,
+            unsigned: 0,
+            unsigned_since: None,
+            retention_due: None,
+            warned: 0,
+            gaps: HashMap::new(),
+            news: Vec::new(),
+        };
+        if let Some(path) = writer.store.damaged.take() {
+            writer.note_damage(path);
+        }
+        writer.publish(None);
+        let thread = thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            sender: Some(sender),
+            shared,
+            cursors,
+            committed,
+            refuses,
+            thread: Some(thread),
+        })
+    }
+
+    /// Adds a record; it is on disk soon.
+    pub fn append(&self, record: AuditRecord) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Some(sender) = &self.sender
+            && sender.send(record).is_err()
+        {
+            tracing::error!("the history has ended: a record is lost");
+        }
+    }
+
+    /// Whether it takes events in as fast as they come. If not, leave them where they are.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) < MOST_WAITING && !*self.refuses.borrow()
+    }
+
+    /// Number of the newest record on disk.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.clone()
+    }
+
+    /// Whether no identity may open a flow, since there is no room.
+    #[must_use]
+    pub fn refuses_flows(&self) -> watch::Receiver<bool> {
+        self.refuses.clone()
+    }
+
+    /// How far each sink has come.
+    #[must_use]
+    pub fn cursors(&self) -> Arc<Cursors> {
+        Arc::clone(&self.cursors)
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn status(&self) -> HistoryStatus {
+        let mut status = self.shared.lock().clone();
+        status.waiting = self.shared.waiting.load(Ordering::Relaxed);
+        status
+    }
+
+    /// Writes what waits, and a checkpoint after it.
+    pub fn close(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.sender = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the history's writer ended badly");
+        }
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HistoryStatus> {
+        // Nothing panics while it is held.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Writer {
+    store: Store,
+    keyring: Keyring,
+    encoder: Encoder,
+    retention: Retention,
+    cursors: Arc<Cursors>,
+    shared: Arc<Shared>,
+    receiver: Receiver<AuditRecord>,
+    commits: watch::Sender<u64>,
+    refusals: watch::Sender<bool>,
+    /// Records since the last checkpoint, and since when there are some.
+    unsigned: u64,
+    unsigned_since: Option<Instant>,
+    retention_due: Option<Instant>,
+    /// The highest of [`WARNINGS`] that was told.
+    warned: u64,
+    /// Records that each sink will never have, since the start.
+    gaps: HashMap<String, u64>,
+    /// Records of our own that are to be written.
+    news: Vec<AuditRecord>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            let (records, is_over) = self.gather();
+            let came = records.len() as u64;
+            let mut records: Vec<AuditRecord> = self.news.drain(..).chain(records).collect();
+            if is_over {
+                // Nobody hears of gaps any more: what is over the bounds goes at the next start.
+                self.retention_due = None;
+            }
+            self.write(&mut records, is_over);
+            self.shared.waiting.fetch_sub(came, Ordering::Relaxed);
+            if is_over {
+                return;
+            }
+            self.look_after();
+        }
+    }
+
+    /// What came, and whether nothing will come any more.
+    fn gather(&self) -> (Vec<AuditRecord>, bool) {
+        let mut records = Vec::new();
+        if self.news.is_empty() {
+            match self.wait() {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => return (records, false),
+                Err(()) => return (records, true),
+            }
+        }
+        let until = Instant::now() + GATHER;
+        while records.len() < MOST_AT_ONCE {
+            match self
+                .receiver
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                Ok(record) => records.push(record),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return (records, true),
+            }
+        }
+        (records, false)
+    }
+
+    /// The next record; none if something else is due.
+    fn wait(&self) -> Result<Option<AuditRecord>, ()> {
+        let signing = self.unsigned_since.map(|since| since + CHECKPOINT_TIME);
+        match [signing, self.retention_due].into_iter().flatten().min() {
+            None => self.receiver.recv().map(Some).map_err(|_ended| ()),
+            Some(due) => {
+                match self
+                    .receiver
+                    .recv_timeout(due.saturating_duration_since(Instant::now()))
+                {
+                    Ok(record) => Ok(Some(record)),
+                    Err(RecvTimeoutError::Timeout) => Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => Err(()),
+                }
+            }
+        }
+    }
+
+    /// Writes `records`, however long that takes; at the end of all, for a while.
+    fn write(&mut self, records: &mut Vec<AuditRecord>, is_last: bool) {
+        let mut batch = Batch {
+            start: self.store.position(),
+            end: self.store.position(),
+            entries: Vec::with_capacity(records.len() + 1),
+        };
+        for record in records.drain(..) {
+            self.encode(&record, &mut batch);
+        }
+        let next = self.sign(&mut batch, is_last);
+        if batch.entries.is_empty() {
+            return;
+        }
+        let mut tries = 0;
+        while let Err(error) = self.store.append(&batch, today()) {
+            self.publish(Some(&error));
+            if error.is_full() {
+                self.make_room();
+            }
+            tries += 1;
+            if self.shared.stopping.load(Ordering::Relaxed) && tries >= LAST_TRIES {
+                tracing::error!(%error, records = batch.entries.len(), "records are lost");
+                return;
+            }
+            thread::sleep(RETRY_PAUSE);
+        }
+        if let Some(next) = next {
+            self.unsigned = 0;
+            self.unsigned_since = None;
+            if let Err(error) = self.keyring.advance(next) {
+                tracing::error!(%error, "the last audit key is still there");
+            }
+        } else {
+            self.unsigned += batch.entries.len() as u64;
+            self.unsigned_since.get_or_insert_with(Instant::now);
+        }
+        self.retention_due
+            .get_or_insert_with(|| Instant::now() + RETENTION_PAUSE);
+        self.publish(None);
+    }
+
+    fn encode(&self, record: &AuditRecord, batch: &mut Batch) {
+        let encoded = self.encoder.encode(record, batch.end);
+        batch.end = batch.end.after(&encoded.line);
+        batch.entries.push(Entry {
+            row: Row::of(record, &encoded),
+            line: encoded.line,
+        });
+    }
+
+    /// Adds a checkpoint where one is due, and says who signs after it.
+    fn sign(&mut self, batch: &mut Batch, is_last: bool) -> Option<Signer> {
+        let unsigned = self.unsigned + batch.entries.len() as u64;
+        let is_due = unsigned >= CHECKPOINT_RECORDS
+            || self
+                .unsigned_since
+                .is_some_and(|since| since.elapsed() >= CHECKPOINT_TIME);
+        if unsigned == 0 || !(is_due || is_last) {
+            return None;
+        }
+        match self
+            .keyring
+            .sign(batch.end, Timestamp::now().as_millisecond())
+        {
+            Ok((checkpoint, next)) => {
+                self.encode(&AuditRecord::Checkpoint(Box::new(checkpoint)), batch);
+                Some(next)
+            }
+            Err(error) => {
+                // What a checkpoint would vouch for matters more than the checkpoint.
+                tracing::error!(%error, "no checkpoint can be signed");
+                self.unsigned_since = Some(Instant::now());
+                self.unsigned = 0;
+                None
+            }
+        }
+    }
+
+    fn look_after(&mut self) {
+        if self.retention_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.retention_due = None;
+        match self
+            .retention
+            .apply(&mut self.store, &self.cursors, today())
+        {
+            Ok(gaps) => self.note_gaps(gaps),
+            Err(error) => self.publish(Some(&error)),
+        }
+        match self.retention.fill(&self.store, &self.cursors) {
+            Ok(fill) => self.watch(fill),
+            Err(error) => self.publish(Some(&error)),
+        }
+        let is_refusing = *self.refusals.borrow();
+        if is_refusing || self.warned > 0 {
+            // Sinks come on, though no record may come.
+            self.retention_due = Some(Instant::now() + RETENTION_PAUSE);
+        }
+    }
+
+    fn watch(&mut self, fill: Fill) {
+        self.shared.lock().undelivered_bytes = fill.bytes;
+        let reached = WARNINGS.into_iter().rfind(|&level| fill.percent >= level);
+        match reached {
+            Some(level) if level > self.warned => {
+                self.warned = level;
+                self.news.push(AuditRecord::HistoryFilling(HistoryFilling {
+                    time: Timestamp::now(),
+                    percent: u8::try_from(level).unwrap_or(100),
+                    bytes: fill.bytes,
+                    most_bytes: self.retention.max_bytes,
+                }));
+            }
+            None if fill.percent < WARNINGS[0] / 2 => self.warned = 0,
+            _ => {}
+        }
+        let refuses = self.retention.on_full == super::OnFull::RefuseNewFlows
+            && (fill.percent >= 100 || (*self.refusals.borrow() && fill.percent >= WARNINGS[1]));
+        self.shared.lock().refuses_flows = refuses;
+        self.refusals.send_if_modified(|value| {
+            let is_new = *value != refuses;
+            *value = refuses;
+            is_new
+        });
+    }
+
+    fn make_room(&mut self) {
+        match self.retention.make_room(&mut self.store, &self.cursors) {
+            Ok(gaps) => self.note_gaps(gaps),
+            Err(error) => tracing::error!(%error, "no room can be made"),
+        }
+    }
+
+    fn note_gaps(&mut self, gaps: Vec<Gap>) {
+        for gap in gaps {
+            let total = self.gaps.entry(gap.sink.clone()).or_default();
+            *total += gap.records;
+            self.news.push(AuditRecord::EventsLost(EventsLost {
+                time: Timestamp::now(),
+                loss: Loss::Undelivered(gap.sink),
+                lost: gap.records,
+                total: *total,
+            }));
+        }
+    }
+
+    fn note_damage(&mut self, path: PathBuf) {
+        tracing::error!(path = %path.display(), "a file of the history is damaged and set aside");
+        self.news.push(AuditRecord::EventsLost(EventsLost {
+            time: Timestamp::now(),
+            loss: Loss::Damaged(path.display().to_string()),
+            lost: 0,
+            total: 0,
+        }));
+    }
+
+    fn publish(&self, error: Option<&HistoryError>) {
+        let newest = self.store.position().sequence - 1;
+        let mut status = self.shared.lock();
+        if let Some(error) = error
+            && status.last_error.is_none()
+        {
+            tracing::error!(%error, "records wait in memory");
+        }
+        status.first = self.store.first();
+        status.last = newest;
+        status.max_bytes = self.retention.max_bytes;
+        status.bytes = self.store.bytes().unwrap_or(status.bytes);
+        status.last_error = error.map(ToString::to_string);
+        drop(status);
+        self.commits.send_if_modified(|value| {
+            let is_new = *value != newest;
+            *value = newest;
+            is_new
+        });
+    }
+}
+
+fn today() -> jiff::civil::Date {
+    Timestamp::now().to_zoned_datetime(TimeZone::UTC).date()
+}
+
+/// The key that the last checkpoint named, if there is one.
+fn announced(directory: &Path, store: &Store) -> Result<Option<PublicKey>, HistoryError> {
+    for file in store.files()?.into_iter().rev() {
+        let connection = super::reader::open(&file.path)?;
+        let last: Option<u64> = connection.query_row(
+            "SELECT max(sequence) FROM events WHERE event = 'checkpoint'",
+            [],
+            |row| row.get(0),
+        )?;
+        let Some(sequence) = last else { continue };
+        let stored = Reader::new(directory).after(sequence - 1)?;
+        let line = stored
+            .iter()
+            .find(|stored| stored.record.sequence == sequence)
+            .map(|stored| &stored.record.line);
+        let parsed: Option<serde_json::Value> =
+            line.and_then(|line| serde_json::from_str(line).ok());
+        return Ok(parsed.and_then(|line| {
+            let checkpoint = &line["unmapped"]["agentguard"]["checkpoint"];
+            from_hex(checkpoint["next_key"].as_str()?)
+        }));
+    }
+    Ok(None)
+}
