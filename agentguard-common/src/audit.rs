@@ -84,6 +84,8 @@ pub struct AuditEvent {
     pub exec_id: u64,
     /// The facts that held for the task, see [`crate::fact`].
     pub facts: u64,
+    /// Number of the event on its CPU in this boot, from 1. Events that were not written have one, too.
+    pub cpu_sequence: u64,
     /// Whom the event is accounted to: the identity whose judgement decided.
     pub identity: AgentId,
     /// The rule that decided, in `generation`.
@@ -119,8 +121,10 @@ pub struct AuditEvent {
     /// Which of `facts` were looked at: `FACTS_*` bits. 0 where another generation looked, whose bits
     /// meant other things.
     pub facts_known: u8,
+    /// The CPU.
+    pub cpu: u16,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 2],
 }
 
 /// Exact totals of one identity on one CPU. Only the kernel writes them; they only grow.
@@ -133,6 +137,8 @@ pub struct Counters {
     pub events_produced: u64,
     /// Of those, events that found the ring full.
     pub events_dropped: u64,
+    /// Of those, events that were over the budget of the identity.
+    pub events_over_budget: u64,
     /// Flows judged and allowed.
     pub allowed: u64,
     /// Flows, packets, binds and sockets refused.
@@ -149,9 +155,9 @@ pub struct Counters {
 
 // Kernel and daemon are built by different compilers for different targets; these hold on both.
 const _: () = {
-    assert!(size_of::<AuditEvent>() == 168);
-    assert!(core::mem::offset_of!(AuditEvent, local) == 104);
-    assert!(core::mem::offset_of!(AuditEvent, comm) == 136);
-    assert!(core::mem::offset_of!(AuditEvent, kind) == 156);
-    assert!(size_of::<Counters>() == 64);
+    assert!(size_of::<AuditEvent>() == 176);
+    assert!(core::mem::offset_of!(AuditEvent, local) == 112);
+    assert!(core::mem::offset_of!(AuditEvent, comm) == 144);
+    assert!(core::mem::offset_of!(AuditEvent, kind) == 164);
+    assert!(size_of::<Counters>() == 72);
 };

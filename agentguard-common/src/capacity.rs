@@ -13,8 +13,15 @@ pub const MAX_RULES: u32 = 1_000_000;
 /// Labelled cgroups over both generation slots.
 pub const MAX_CGROUPS: u32 = 131_072;
 
-/// Bytes in the ring of audit events: about 5,800 events.
-pub const AUDIT_RING_BYTES: u32 = 1 << 20;
+/// Bytes in the ring of audit events: about 22,000 events.
+pub const AUDIT_RING_BYTES: u32 = 1 << 22;
+
+/// What each identity may write into the ring while more than half of it is taken: so many events at
+/// once, and so many a second. What is over it is counted and not written, so that nobody's flood takes
+/// the room of the others.
+pub const EVENT_BUDGET_BURST: u32 = 512;
+/// As [`EVENT_BUDGET_BURST`].
+pub const EVENT_BUDGET_RATE: u32 = 2_000;
 
 /// Bytes in the ring of cgroup events.
 pub const CGROUP_RING_BYTES: u32 = 1 << 18;

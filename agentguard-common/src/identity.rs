@@ -57,6 +57,8 @@ pub const FLAG_QUIET: u32 = 1 << 4;
 pub const FLAG_FLOW_LIMITS: u32 = 1 << 5;
 /// Some of its rules have limits of their own.
 pub const FLAG_RULE_LIMITS: u32 = 1 << 6;
+/// The history has no room: what it may do cannot be recorded, so it may open no flow.
+pub const FLAG_HISTORY_FULL: u32 = 1 << 8;
 /// Something limits its bytes: a bandwidth or a quota.
 pub const FLAG_BYTE_LIMITS: u32 = 1 << 7;
 

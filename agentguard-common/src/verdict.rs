@@ -55,6 +55,9 @@ pub enum Reason {
     Quota = 11,
     /// More processes, cgroups or destinations than can be counted apart.
     LimitEntries = 12,
+    /// The history has no room for what sinks do not have yet, and settings say that then nobody may
+    /// open a flow.
+    HistoryFull = 13,
 }
 
 impl Reason {
@@ -75,6 +78,7 @@ impl Reason {
             Self::ConcurrencyLimit => "concurrency-limit",
             Self::Quota => "quota",
             Self::LimitEntries => "limit-entries",
+            Self::HistoryFull => "history-full",
         }
     }
 
@@ -83,7 +87,11 @@ impl Reason {
     pub const fn is_limit(self) -> bool {
         matches!(
             self,
-            Self::RateLimit | Self::ConcurrencyLimit | Self::Quota | Self::LimitEntries
+            Self::RateLimit
+                | Self::ConcurrencyLimit
+                | Self::Quota
+                | Self::LimitEntries
+                | Self::HistoryFull
         )
     }
 }

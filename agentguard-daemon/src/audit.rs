@@ -36,6 +36,7 @@ pub mod fold;
 pub mod names;
 pub mod ocsf;
 pub mod record;
+pub mod sequences;
 pub mod trail;
 pub(crate) mod words;
 

@@ -21,7 +21,7 @@ use agentguard_common::{
     cgroup::Rank,
     executable::HashedFile,
     fact::{Choice, ExecutableSet},
-    identity::{AgentId, IdentityRecord},
+    identity::{AgentId, FLAG_HISTORY_FULL, IdentityRecord},
     limit::{Bucket, BucketKey, LimitState, Limits},
     process::ProcessLabel,
 };
@@ -324,6 +324,15 @@ impl Kernel {
     /// If the kernel refuses to read them.
     pub fn counters(&self, identity: AgentId) -> Result<Counters, KernelError> {
         self.maps.counters(identity)
+    }
+
+    /// Lets no restricted identity open a flow, or lets all do it again.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn refuse_flows(&mut self, refuses: bool) -> Result<(), KernelError> {
+        self.maps.mark_restricted(FLAG_HISTORY_FULL, refuses)
     }
 
     /// What was used of a limiter.

@@ -210,7 +210,9 @@ fn event(kind: EventKind, verdict: Verdict) -> AuditEvent {
         hook: Hook::Connect,
         rank: Rank::Unit,
         facts_known: 0,
-        reserved: [0; 4],
+        cpu_sequence: 77,
+        cpu: 1,
+        reserved: [0; 2],
     }
 }
 

@@ -2,17 +2,18 @@
 
 use agentguard_common::{
     audit::{AuditEvent, Counters, EventKind, Hook},
-    capacity::{AUDIT_RING_BYTES, MAX_IDENTITIES},
+    capacity::{AUDIT_RING_BYTES, EVENT_BUDGET_BURST, EVENT_BUDGET_RATE, MAX_IDENTITIES},
     cgroup::Rank,
     connection::{Address, Direction, Protocol},
     identity::{AgentId, FLAG_QUIET},
+    limit::take,
     process::NO_EXEC,
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
     EbpfContext,
-    btf_maps::{PerCpuArray, RingBuf},
-    helpers::generated::bpf_get_socket_cookie,
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ringbuf_query},
     macros::btf_map,
 };
 
@@ -26,6 +27,14 @@ static AUDIT_EVENTS: RingBuf<AuditEvent, { AUDIT_RING_BYTES as usize }> = RingBu
 /// in process context on the same CPU.
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, { MAX_IDENTITIES as usize }> = PerCpuArray::new();
+
+/// Number of the last event on each CPU, written or not.
+#[btf_map]
+static CPU_SEQUENCES: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// When the budget of each identity is whole again. Only the programs write.
+#[btf_map]
+static EVENT_BUDGETS: Array<u64, { MAX_IDENTITIES as usize }> = Array::new();
 
 /// What an event tells besides the judgement and the task.
 pub struct Subject {
@@ -137,6 +146,68 @@ fn counters_of(identity: AgentId) -> Option<*mut Counters> {
     COUNTERS.get_ptr_mut(identity.0)
 }
 
+/// What [`number_event`] says of an event that is not to be written.
+const OVER_BUDGET: u64 = 0;
+
+/// Gives an event of `identity` its number, and says whether it may be written. A global function: what
+/// it keeps on the stack is not kept through all that follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn number_event(identity: u32, now_ns: u64) -> u64 {
+    let number = next_on_this_cpu();
+    if is_crowded() && !is_within_budget(AgentId(identity), now_ns) {
+        OVER_BUDGET
+    } else {
+        number
+    }
+}
+
+/// The number of an event on this CPU. A program in softirq can interrupt one in process context
+/// between this and the ring: numbers of a CPU may stand one place off.
+#[inline(always)]
+fn next_on_this_cpu() -> u64 {
+    match CPU_SEQUENCES.get_ptr_mut(0) {
+        // SAFETY: the value is this CPU's, an aligned u64, and lives as long as the map.
+        Some(last) => unsafe { atomic::fetch_add(last, 1) + 1 },
+        None => u64::MAX,
+    }
+}
+
+/// Whether more than half of the ring is taken.
+#[inline(always)]
+fn is_crowded() -> bool {
+    const TAKEN: u64 = 0; // `BPF_RB_AVAIL_DATA`
+    // SAFETY: the map lives as long as the program.
+    let taken = unsafe { bpf_ringbuf_query((&raw const AUDIT_EVENTS).cast_mut().cast(), TAKEN) };
+    taken > u64::from(AUDIT_RING_BYTES / 2)
+}
+
+/// Takes an event from the budget of `identity`. Who loses the exchange again and again has seen others
+/// of its own succeed.
+#[inline(always)]
+fn is_within_budget(identity: AgentId, now_ns: u64) -> bool {
+    const COST_NS: u64 = 1_000_000_000 / EVENT_BUDGET_RATE as u64;
+    const BURST_NS: u64 = COST_NS * EVENT_BUDGET_BURST as u64;
+    let Some(full) = EVENT_BUDGETS.get_ptr_mut(identity.0) else {
+        return true;
+    };
+    // SAFETY: an aligned u64 of a live map value.
+    unsafe {
+        let mut seen = atomic::load(full);
+        for _ in 0..8 {
+            let Some(next) = take(seen, now_ns, COST_NS, BURST_NS) else {
+                return false;
+            };
+            let found = atomic::compare_exchange(full, seen, next);
+            if found == seen {
+                return true;
+            }
+            seen = found;
+        }
+    }
+    false
+}
+
 #[inline(always)]
 fn write(
     context: &impl EbpfContext,
@@ -149,6 +220,12 @@ fn write(
 ) {
     // SAFETY: as in `record`.
     unsafe { atomic::add(&raw mut (*counters).events_produced, 1) };
+    let cpu_sequence = number_event(ground.identity.0, now_ns);
+    if cpu_sequence == OVER_BUDGET {
+        // SAFETY: as in `record`.
+        unsafe { atomic::add(&raw mut (*counters).events_over_budget, 1) };
+        return;
+    }
     let Some(mut entry) = AUDIT_EVENTS.reserve(0) else {
         // SAFETY: as in `record`.
         unsafe { atomic::add(&raw mut (*counters).events_dropped, 1) };
@@ -174,7 +251,9 @@ fn write(
         (*event).direction = subject.direction;
         (*event).protocol = subject.protocol;
         (*event).hook = subject.hook;
-        (*event).reserved = [0; 4];
+        (*event).cpu_sequence = cpu_sequence;
+        (*event).cpu = bpf_get_smp_processor_id() as u16;
+        (*event).reserved = [0; 2];
         if let Some(tag) = tag {
             (*event).exec_id = tag.exec_id;
             (*event).facts = tag.facts;

@@ -66,6 +66,7 @@ impl Answer {
             9 => Reason::RateLimit,
             10 => Reason::ConcurrencyLimit,
             11 => Reason::Quota,
+            13 => Reason::HistoryFull,
             _ => Reason::LimitEntries,
         }
     }

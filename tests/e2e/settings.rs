@@ -48,7 +48,7 @@ fn bad_settings_are_told_with_place_and_mend() {
         ("\u{feff}{ \"json\": true }", 1, "", ""),
         (
             "sinks = { log = { file = { path = \"events\" } } }",
-            27,
+            35,
             "`sinks.log.file.path` is not an absolute path",
             "`/events`",
         ),

@@ -15,8 +15,8 @@ struct Account {
     recorded: u64,
     /// The kernel's counters before this daemon.
     before: Counters,
-    /// Events dropped since then that a record has told of.
-    reported: u64,
+    /// Events dropped since then that a record has told of: for lack of room, and over the budget.
+    reported: [u64; 2],
 }
 
 /// The accounts of all identities.
@@ -34,8 +34,11 @@ pub struct Accounts {
 pub struct Balance {
     /// Events that the kernel programs wanted to write.
     pub produced: u64,
-    /// Of those, events that found the ring full.
+    /// Of those, events that were not written: the ring was full, or the identity over its budget.
     pub dropped: u64,
+    /// Of the dropped ones, those that were over the budget of the identity.
+    #[serde(default)]
+    pub over_budget: u64,
     /// Events taken from the ring.
     pub received: u64,
     /// Records passed to the sinks.
@@ -54,6 +57,7 @@ impl AddAssign for Balance {
     fn add_assign(&mut self, other: Self) {
         self.produced += other.produced;
         self.dropped += other.dropped;
+        self.over_budget += other.over_budget;
         self.received += other.received;
         self.delivered += other.delivered;
         self.folded += other.folded;
@@ -108,12 +112,17 @@ impl Accounts {
         let produced = counters
             .events_produced
             .saturating_sub(account.before.events_produced);
-        let dropped = counters
+        let over_budget = counters
+            .events_over_budget
+            .saturating_sub(account.before.events_over_budget);
+        let full = counters
             .events_dropped
             .saturating_sub(account.before.events_dropped);
+        let dropped = full + over_budget;
         Balance {
             produced,
             dropped,
+            over_budget,
             received: account.received,
             delivered: account.delivered,
             folded: account.recorded - account.delivered,
@@ -123,10 +132,15 @@ impl Accounts {
         }
     }
 
-    /// Drops of `id` in the kernel that were not told of yet, if there are any. Asking tells.
-    pub fn take_dropped(&mut self, id: AgentId, counters: &Counters) -> Option<Growth> {
-        let total = self.balance(id, counters).dropped;
-        grow(&mut self.accounts.entry(id).or_default().reported, total)
+    /// Events of `id` that were not written and not told of yet: for lack of room, and over its budget.
+    /// Asking tells.
+    pub fn take_dropped(&mut self, id: AgentId, counters: &Counters) -> [Option<Growth>; 2] {
+        let balance = self.balance(id, counters);
+        let [full, over] = &mut self.accounts.entry(id).or_default().reported;
+        [
+            grow(full, balance.dropped - balance.over_budget),
+            grow(over, balance.over_budget),
+        ]
     }
 
     /// Undecodable events that were not told of yet, if there are any. Asking tells.
@@ -171,6 +185,7 @@ mod tests {
             Balance {
                 produced: 10,
                 dropped: 2,
+                over_budget: 0,
                 received: 6,
                 delivered: 2,
                 folded: 2,
@@ -194,12 +209,20 @@ mod tests {
     fn a_loss_is_told_once() {
         let mut accounts = Accounts::default();
         accounts.begin(ID, counters(5, 5));
-        assert_eq!(accounts.take_dropped(ID, &counters(5, 5)), None);
+        let mut take = |counters| accounts.take_dropped(ID, &counters);
+        assert_eq!(take(counters(5, 5)), [None, None]);
         let growth = Growth { lost: 2, total: 2 };
-        assert_eq!(accounts.take_dropped(ID, &counters(9, 7)), Some(growth));
-        assert_eq!(accounts.take_dropped(ID, &counters(9, 7)), None);
+        assert_eq!(take(counters(9, 7)), [Some(growth), None]);
+        assert_eq!(take(counters(9, 7)), [None, None]);
         let growth = Growth { lost: 1, total: 3 };
-        assert_eq!(accounts.take_dropped(ID, &counters(9, 8)), Some(growth));
+        assert_eq!(take(counters(9, 8)), [Some(growth), None]);
+        let over = Counters {
+            events_over_budget: 4,
+            ..counters(13, 8)
+        };
+        let growth = Growth { lost: 4, total: 4 };
+        assert_eq!(take(over), [None, Some(growth)]);
+        assert_eq!(take(over), [None, None]);
 
         accounts.count_undecodable();
         let growth = Growth { lost: 1, total: 1 };

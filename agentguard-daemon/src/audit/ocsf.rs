@@ -478,6 +478,18 @@ fn events_lost(record: &EventsLost, text: &mut Text) -> Event {
             let message = format!("{lost} events of {} lost: ring full", actor.app_name);
             ("ring-full", message, Some(actor))
         }
+        Loss::OverBudget(actor) => {
+            let actor = connection::named_actor(actor, text);
+            let message = format!(
+                "{lost} events of {} not written: over its budget",
+                actor.app_name
+            );
+            ("over-budget", message, Some(actor))
+        }
+        Loss::Unexplained => {
+            let message = format!("{lost} events are missing, and nothing says why");
+            ("unexplained", message, None)
+        }
         Loss::Undecodable => {
             let message = format!("{lost} events lost: they did not decode");
             ("undecodable", message, None)

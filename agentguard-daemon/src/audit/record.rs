@@ -238,6 +238,10 @@ pub struct Launched {
 pub enum Loss {
     /// The kernel found the ring full.
     RingFull(Arc<Actor>),
+    /// The identity wrote more than its share while the ring was more than half full.
+    OverBudget(Arc<Actor>),
+    /// Their numbers are missing, and nothing that is counted says why.
+    Unexplained,
     /// They did not decode, so nobody knows whose they were.
     Undecodable,
     /// The sink of this name refused them for good.
@@ -393,7 +397,7 @@ impl AuditRecord {
             Self::Connection(record) => Some(&record.actor),
             Self::Limit(record) => Some(&record.limit.actor),
             Self::EventsLost(EventsLost {
-                loss: Loss::RingFull(actor),
+                loss: Loss::RingFull(actor) | Loss::OverBudget(actor),
                 ..
             }) => Some(actor),
             Self::EventsLost(_)

@@ -13,6 +13,7 @@ use super::{
     fold::Fold,
     names::{Actor, Directory, Names},
     record::{AuditRecord, BootClock, ConnectionRecord, EventsLost, Loss, Process},
+    sequences::Sequences,
 };
 use crate::policy::compiled::RuleSource;
 
@@ -27,6 +28,9 @@ pub struct Trail {
     )]
     ready: Vec<Box<ConnectionRecord>>,
     accounts: Accounts,
+    sequences: Sequences,
+    unexplained: u64,
+    unexplained_reported: u64,
     sink_losses: Vec<(String, u64)>,
 }
 
@@ -58,6 +62,7 @@ impl Trail {
         records: &mut Vec<AuditRecord>,
     ) {
         self.accounts.receive(event.identity);
+        self.sequences.see(event.cpu, event.cpu_sequence);
         let actor = self.names.actor(event.generation, event.identity);
         let rule = self.names.rule(event.generation, event.rule);
         let record = ConnectionRecord::new(event, actor, rule, process, clock);
@@ -86,10 +91,43 @@ impl Trail {
         time: Timestamp,
         records: &mut Vec<AuditRecord>,
     ) {
-        if let Some(growth) = self.accounts.take_dropped(id, counters) {
-            let actor = self.names.actor(0, id);
-            self.report(Loss::RingFull(actor), growth, time, records);
+        let [full, over] = self.accounts.take_dropped(id, counters);
+        for (growth, loss) in [
+            (full, Loss::RingFull as fn(Arc<Actor>) -> Loss),
+            (over, Loss::OverBudget),
+        ] {
+            if let Some(growth) = growth {
+                let actor = self.names.actor(0, id);
+                self.report(loss(actor), growth, time, records);
+            }
         }
+    }
+
+    /// A record of the numbers that are missing though only `dropped` events were not written, if they
+    /// were missing at the last call, too.
+    pub fn report_unexplained(
+        &mut self,
+        dropped: u64,
+        time: Timestamp,
+        records: &mut Vec<AuditRecord>,
+    ) {
+        let now = self.sequences.missing().saturating_sub(dropped);
+        // An event that an interrupt overtook comes a moment later.
+        let stays = now.min(self.unexplained);
+        self.unexplained = now;
+        if let Some(growth) = grow(&mut self.unexplained_reported, stays) {
+            self.report(Loss::Unexplained, growth, time, records);
+        }
+    }
+
+    /// The numbers of events.
+    pub const fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
+    /// The same, to set where they begin.
+    pub const fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.sequences
     }
 
     /// A record of the events that did not decode since the last call, if there were any.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use agentguard_common::{
     fact::{Choice, ExecutableSet, NO_CHOICE},
-    identity::{AgentId, IdentityRecord},
+    identity::{AgentId, FLAG_HISTORY_FULL, FLAG_RESTRICTED, IdentityRecord},
 };
 use jiff::Timestamp;
 
@@ -117,6 +117,7 @@ impl Daemon {
         let (now, boot_ns) = (Timestamp::now(), boot_now_ns());
         let limits = self.limits.prepare(&compiled, &ids, now, boot_ns)?;
         self.restore_quotas(&limits)?;
+        let refuses = *self.refuses.borrow();
         let records = compiled
             .identities
             .iter()
@@ -126,7 +127,10 @@ impl Daemon {
                 // A variant is the same identity with other rules.
                 let base = compiled.base(index);
                 let record = identity.record(deadline_ns(identity.expires, now, boot_ns));
-                let (flags, narrower) = limits.of_identity(base);
+                let (mut flags, narrower) = limits.of_identity(base);
+                if refuses && record.flags & FLAG_RESTRICTED != 0 {
+                    flags |= FLAG_HISTORY_FULL;
+                }
                 IdentityEntry {
                     id,
                     record: IdentityRecord {

@@ -89,18 +89,37 @@ impl Daemon {
     pub(super) fn report_losses(&mut self) {
         let time = Timestamp::now();
         let ids: Vec<AgentId> = self.registry.ids().map(|(id, _)| id).collect();
+        let mut dropped = 0;
         for id in ids {
             match self.kernel.counters(id) {
-                Ok(counters) => self
-                    .trail
-                    .report_losses(id, &counters, time, &mut self.records),
+                Ok(counters) => {
+                    dropped += self.trail.accounts().balance(id, &counters).dropped;
+                    self.trail
+                        .report_losses(id, &counters, time, &mut self.records);
+                }
                 Err(error) => tracing::error!(%error, "the counters cannot be read"),
             }
         }
+        let dropped = dropped + self.trail.accounts().undecodable();
+        self.trail
+            .report_unexplained(dropped, time, &mut self.records);
         self.trail.report_undecodable(time, &mut self.records);
         for sink in self.delivery.statuses() {
             self.trail
                 .report_sink_loss(&sink.name, sink.refused, time, &mut self.records);
+        }
+    }
+
+    /// Lets identities open flows again, or not.
+    pub(super) fn follow_room(&mut self) {
+        let refuses = *self.refuses.borrow_and_update();
+        if refuses {
+            tracing::error!("the history is full: no identity may open a flow");
+        } else {
+            tracing::info!("the history has room again: identities may open flows");
+        }
+        if let Err(error) = self.kernel.refuse_flows(refuses) {
+            tracing::error!(%error, "flows cannot be refused or let be");
         }
     }
 

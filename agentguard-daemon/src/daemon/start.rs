@@ -249,6 +249,9 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
 impl Daemon {
     /// What earlier daemons accounted for is not counted again.
     fn begin_accounts(&mut self) -> Result<(), KernelError> {
+        if self.kernel.generation() == 0 {
+            self.trail.sequences_mut().begin();
+        }
         for (id, _) in self.registry.ids() {
             let counters = self.kernel.counters(id)?;
             self.trail.accounts_mut().begin(id, counters);

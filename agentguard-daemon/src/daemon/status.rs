@@ -92,6 +92,7 @@ impl Daemon {
             people,
             events_lost: dropped + undecodable,
             events_undecodable: undecodable,
+            events_missing: self.trail.sequences().missing(),
             cgroup_events_lost: self.cgroup_events_lost,
             process_labels_lost: process_losses.labels,
             process_events_lost: process_losses.events,

@@ -6,7 +6,7 @@ use agentguard_common::{
     audit::Counters,
     capacity::{MAX_CGROUPS, MAX_IDENTITIES},
     cgroup::{Label, LabelKey},
-    identity::{AgentId, FLAG_PRESENT, IdentityRecord},
+    identity::{AgentId, FLAG_PRESENT, FLAG_RESTRICTED, IdentityRecord},
     policy::RuleKey,
 };
 use aya::{
@@ -49,7 +49,7 @@ pub(super) struct Maps {
 }
 
 /// Names of the maps that are pinned: their contents outlive the daemon.
-pub(super) const PINNED: [&str; 25] = [
+pub(super) const PINNED: [&str; 27] = [
     "GENERATION",
     "HOSTS",
     "ADDRESSES",
@@ -60,6 +60,8 @@ pub(super) const PINNED: [&str; 25] = [
     "COUNTERS",
     "TAGS",
     "AUDIT_EVENTS",
+    "CPU_SEQUENCES",
+    "EVENT_BUDGETS",
     "TRANSITIONS",
     "BYTE_CLASSES",
     "EXECUTABLE_SETS",
@@ -206,6 +208,31 @@ impl Maps {
         Ok(())
     }
 
+    /// Sets or clears `flag` of all identities that are restricted, in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub(super) fn mark_restricted(&mut self, flag: u32, is_set: bool) -> Result<(), KernelError> {
+        let start = slot_of(self.generation()?) * MAX_IDENTITIES;
+        for index in start..start + MAX_IDENTITIES {
+            let mut record = self.identities.get(&index, 0).map_err(of("IDENTITIES"))?;
+            if record.flags & FLAG_RESTRICTED == 0 {
+                continue;
+            }
+            record.flags = if is_set {
+                record.flags | flag
+            } else {
+                record.flags & !flag
+            };
+            // No other word changes: a program that reads it meanwhile sees a whole record.
+            self.identities
+                .set(index, record, 0)
+                .map_err(of("IDENTITIES"))?;
+        }
+        Ok(())
+    }
+
     fn write_labels(
         &mut self,
         slot: u32,
@@ -337,6 +364,7 @@ impl Maps {
             .fold(Counters::default(), |sum, cpu| Counters {
                 events_produced: sum.events_produced + cpu.events_produced,
                 events_dropped: sum.events_dropped + cpu.events_dropped,
+                events_over_budget: sum.events_over_budget + cpu.events_over_budget,
                 allowed: sum.allowed + cpu.allowed,
                 denied: sum.denied + cpu.denied,
                 would_deny: sum.would_deny + cpu.would_deny,

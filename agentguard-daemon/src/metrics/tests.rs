@@ -85,6 +85,7 @@ fn identity(name: &str, class: Class, base: u64) -> IdentityStatus {
         },
         open: base + 7,
         events: Balance {
+            over_budget: 0,
             produced: base + 20,
             dropped: 2,
             received: base + 19,
@@ -144,6 +145,7 @@ fn status() -> Status {
         people: Totals::default(),
         events_lost: 8,
         events_undecodable: 2,
+        events_missing: 3,
         cgroup_events_lost: 11,
         process_labels_lost: 12,
         process_events_lost: u64::MAX,

@@ -2,7 +2,10 @@
 
 use agentguard_common::{
     connection::{Connection, Direction, Protocol},
-    identity::{AgentId, FLAG_ENFORCE, FLAG_FLOW_LIMITS, FLAG_RULE_LIMITS, IdentityRecord},
+    identity::{
+        AgentId, FLAG_ENFORCE, FLAG_FLOW_LIMITS, FLAG_HISTORY_FULL, FLAG_RULE_LIMITS,
+        IdentityRecord,
+    },
     limit::{
         Bucket, EVENT_WINDOW_NS, IN, LIMIT_AUDIT, LimitState, LimiterRef, Limits, OUT, Scope, take,
     },
@@ -61,6 +64,12 @@ pub fn admit(
     connection: &Connection,
     now_ns: u64,
 ) -> Answer {
+    if record.has(FLAG_HISTORY_FULL) && !matches!(connection.direction, Direction::Ingress) {
+        let answer = history_full(record, now_ns);
+        if answer.refuses() {
+            return answer;
+        }
+    }
     if !record.has(FLAG_FLOW_LIMITS) && !record.has(FLAG_RULE_LIMITS) {
         hold(record.limiter, tag.idle_held());
         return Answer::ROOM;
@@ -146,6 +155,37 @@ pub fn admit(
     answer
 }
 
+/// What nobody could be told of is not to be. In audit mode it is.
+#[inline(always)]
+fn history_full(record: &IdentityRecord, now_ns: u64) -> Answer {
+    let is_audit = !record.has(FLAG_ENFORCE);
+    match state_of(LimiterRef(record.limiter.0)) {
+        Some(state) => {
+            // SAFETY: an aligned u64 of a live map value.
+            let is_new = unsafe { is_new_window(state, now_ns) };
+            Answer::over(Reason::HistoryFull)
+                .and(Answer::AUDIT, is_audit)
+                .and(Answer::SILENT, !is_new)
+        }
+        None => Answer::over(Reason::HistoryFull).and(Answer::AUDIT, is_audit),
+    }
+}
+
+/// Whether nobody was told of this state for a while; asking tells.
+///
+/// # Safety
+///
+/// `state` is a live map value.
+#[inline(always)]
+unsafe fn is_new_window(state: *mut LimitState, now_ns: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let last = atomic::load(&raw const (*state).event_ns);
+        now_ns.wrapping_sub(last) >= EVENT_WINDOW_NS
+            && atomic::compare_exchange(&raw mut (*state).event_ns, last, now_ns) == last
+    }
+}
+
 /// Whether two flows of a socket are one and the same for a limiter.
 #[inline(always)]
 fn is_same(former: &Held, next: &Held, index: usize, limiter: LimiterRef) -> bool {
@@ -195,6 +235,9 @@ pub fn give_back(active: Active, held: *mut Held) {
 /// Whether one more flow may be accepted: asked before the handshake is over.
 #[inline(always)]
 pub fn has_room(active: Active, record: &IdentityRecord) -> bool {
+    if record.has(FLAG_HISTORY_FULL) && record.has(FLAG_ENFORCE) {
+        return false;
+    }
     let limiter = LimiterRef(record.limiter.0);
     let (Some(state), Some(limits)) = (state_of(limiter), limits_of(active, limiter)) else {
         return true;
@@ -401,12 +444,9 @@ fn tell(state: *mut LimitState, reason: Reason, is_audit: bool, now_ns: u64) -> 
             &raw mut (*state).over_entries
         };
         atomic::add(count, 1);
-        let last = atomic::load(&raw const (*state).event_ns);
-        let is_new = now_ns.wrapping_sub(last) >= EVENT_WINDOW_NS
-            && atomic::compare_exchange(&raw mut (*state).event_ns, last, now_ns) == last;
         Answer::over(reason)
             .and(Answer::AUDIT, is_audit)
-            .and(Answer::SILENT, !is_new)
+            .and(Answer::SILENT, !is_new_window(state, now_ns))
     }
 }
 

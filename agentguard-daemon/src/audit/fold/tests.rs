@@ -38,7 +38,9 @@ fn record(identity: u32, remote: u32, verdict: Verdict, time_ns: u64) -> Box<Con
         hook: Hook::Connect,
         rank: Rank::Unit,
         facts_known: 0,
-        reserved: [0; 4],
+        cpu_sequence: 1,
+        cpu: 0,
+        reserved: [0; 2],
     };
     let actor = Directory::default().actor(1, event.identity);
     let clock = BootClock::new(Timestamp::UNIX_EPOCH);

@@ -298,6 +298,8 @@ fn own(record: &ConnectionRecord, text: &mut Text) -> OwnConnection {
         reason: event.reason.name(),
         hook: words::of_hook(event.hook),
         generation: event.generation,
+        cpu: event.cpu,
+        cpu_sequence: event.cpu_sequence,
         rule_source: rule_source(record, text),
         cgroup_id: event.cgroup_id,
         cgroup: place.map(|place| text.of_untrusted(&place.cgroup, limit::PATH)),

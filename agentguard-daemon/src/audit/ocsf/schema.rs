@@ -352,6 +352,8 @@ pub(super) struct OwnConnection {
     pub(super) reason: &'static str,
     pub(super) hook: &'static str,
     pub(super) generation: u64,
+    pub(super) cpu: u16,
+    pub(super) cpu_sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rule_source: Option<String>,
     pub(super) cgroup_id: u64,
