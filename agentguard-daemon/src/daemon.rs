@@ -22,6 +22,7 @@ mod process;
 mod processes;
 mod readable;
 mod records;
+mod recovery;
 mod requests;
 pub mod start;
 mod status;
@@ -41,7 +42,7 @@ use tokio::{
 use self::{
     batch::Batches, conditions::Conditions, enrolment::Enrolment, generation::InForce,
     limits::LimitDesk, lock::Lock, notify::notify, places::Places, readable::Readable,
-    requests::Reload,
+    recovery::Recovery, requests::Reload,
 };
 use crate::{
     audit::{AuditRecord, Trail},
@@ -80,6 +81,7 @@ pub struct Daemon {
     /// Whether no identity may open a flow, since the history has no room.
     refuses: watch::Receiver<bool>,
     records: Vec<AuditRecord>,
+    recovery: Recovery,
     places: Places,
     conditions: Conditions,
     enrolment: Enrolment,

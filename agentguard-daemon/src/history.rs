@@ -10,6 +10,7 @@
 //! written. [`Cursors`] says how far each sink has come.
 #![forbid(unsafe_code)]
 
+mod accounts;
 pub mod cursors;
 mod day;
 pub mod key;
@@ -26,6 +27,7 @@ mod writer;
 use std::{io, path::PathBuf, time::Duration};
 
 pub use self::{
+    accounts::Told,
     cursors::Cursors,
     day::DayFile,
     reader::{Reader, Stored},

@@ -9,6 +9,7 @@ mod crowd;
 mod demo;
 mod executable;
 mod guest;
+mod history;
 mod kernel_oracle;
 mod launch;
 mod lifecycle;

@@ -170,12 +170,33 @@ fn differences(status: &Value, mut scrape: Scrape) -> Vec<String> {
     }
     for sink in status["sinks"].as_array().into_iter().flatten() {
         let name = &sink["name"];
-        for (fate, key) in [("delivered", "delivered_lines"), ("lost", "lost_lines")] {
-            let series = format!("agentguard_sink_lines_total{{sink={name},fate=\"{fate}\"}}");
+        for (fate, key) in [
+            ("delivered", "delivered"),
+            ("refused", "refused"),
+            ("retried", "retries"),
+        ] {
+            let series = format!("agentguard_sink_records_total{{sink={name},fate=\"{fate}\"}}");
             compare(series, &sink[key]);
         }
-        let series = format!("agentguard_sink_lines_queued{{sink={name}}}");
-        compare(series, &sink["queued_lines"]);
+        let series = format!("agentguard_sink_records_waiting{{sink={name}}}");
+        compare(series, &sink["waiting"]);
+    }
+    let history = &status["history"];
+    for (series, key) in [
+        ("agentguard_history_records_total", "last"),
+        ("agentguard_history_bytes", "bytes"),
+        ("agentguard_history_max_bytes", "max-bytes"),
+        ("agentguard_history_undelivered_bytes", "undelivered-bytes"),
+        ("agentguard_history_records_unwritten", "waiting"),
+    ] {
+        compare(series.to_owned(), &history[key]);
+    }
+    for (series, value) in [
+        ("agentguard_history_broken", &history["last-error"]),
+        ("agentguard_history_refuses_flows", &history["refuses-flows"]),
+    ] {
+        let is_so = !value.is_null() && *value != false;
+        compare(series.to_owned(), &u64::from(is_so).into());
     }
     for (series, key) in [
         ("agentguard_generation", "generation"),

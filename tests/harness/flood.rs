@@ -11,6 +11,8 @@ pub struct Flood {
     pub passed: u64,
     /// Those that were over a limit.
     pub limited: u64,
+    /// Those that were refused.
+    pub denied: u64,
     /// From before the first to after the last, on the boot clock.
     pub time_ns: u64,
 }

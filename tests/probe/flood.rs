@@ -41,6 +41,7 @@ pub(crate) fn run(time: Duration, threads: u32, rate: u32, target: SocketAddr) -
                     asked: sum.asked + one.asked,
                     passed: sum.passed + one.passed,
                     limited: sum.limited + one.limited,
+                    denied: sum.denied + one.denied,
                     ..sum
                 })
             })
@@ -86,6 +87,7 @@ fn work(
             match socket.connect(&peer.into()) {
                 Ok(()) => flood.passed += 1,
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => flood.limited += 1,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => flood.denied += 1,
                 Err(error) => return Err(error),
             }
         }

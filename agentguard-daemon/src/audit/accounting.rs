@@ -17,6 +17,8 @@ struct Account {
     before: Counters,
     /// Events dropped since then that a record has told of: for lack of room, and over the budget.
     reported: [u64; 2],
+    /// The same, of earlier daemons.
+    untold: [u64; 2],
 }
 
 /// The accounts of all identities.
@@ -77,9 +79,12 @@ pub struct Growth {
 }
 
 impl Accounts {
-    /// Counts from `counters` on: those of adopted maps hold what earlier daemons accounted for.
-    pub fn begin(&mut self, id: AgentId, counters: Counters) {
-        self.accounts.entry(id).or_default().before = counters;
+    /// Counts from `counters` on: those of adopted maps hold what earlier daemons accounted for, but for
+    /// `untold` events that were not written for lack of room, and over the budget.
+    pub fn begin(&mut self, id: AgentId, counters: Counters, untold: [u64; 2]) {
+        let account = self.accounts.entry(id).or_default();
+        account.before = counters;
+        account.untold = untold;
     }
 
     /// Counts an event taken from the ring.
@@ -136,10 +141,12 @@ impl Accounts {
     /// Asking tells.
     pub fn take_dropped(&mut self, id: AgentId, counters: &Counters) -> [Option<Growth>; 2] {
         let balance = self.balance(id, counters);
-        let [full, over] = &mut self.accounts.entry(id).or_default().reported;
+        let account = self.accounts.entry(id).or_default();
+        let [full, over] = &mut account.reported;
+        let [earlier_full, earlier_over] = account.untold;
         [
-            grow(full, balance.dropped - balance.over_budget),
-            grow(over, balance.over_budget),
+            grow(full, earlier_full + balance.dropped - balance.over_budget),
+            grow(over, earlier_over + balance.over_budget),
         ]
     }
 
@@ -173,7 +180,7 @@ mod tests {
     #[test]
     fn the_books_balance() {
         let mut accounts = Accounts::default();
-        accounts.begin(ID, counters(100, 10));
+        accounts.begin(ID, counters(100, 10), [0; 2]);
         for _ in 0..6 {
             accounts.receive(ID);
         }
@@ -199,16 +206,26 @@ mod tests {
     #[test]
     fn events_of_an_earlier_daemon_are_told_apart() {
         let mut accounts = Accounts::default();
-        accounts.begin(ID, counters(100, 0));
+        accounts.begin(ID, counters(100, 0), [0; 2]);
         accounts.receive(ID);
         let balance = accounts.balance(ID, &counters(100, 0));
         assert_eq!((balance.unread, balance.inherited), (0, 1));
     }
 
     #[test]
+    fn what_an_earlier_daemon_did_not_tell_is_told() {
+        let mut accounts = Accounts::default();
+        accounts.begin(ID, counters(5, 5), [3, 1]);
+        let growth = |lost| Some(Growth { lost, total: lost });
+        let told = accounts.take_dropped(ID, &counters(5, 5));
+        assert_eq!(told, [growth(3), growth(1)]);
+        assert_eq!(accounts.take_dropped(ID, &counters(5, 5)), [None, None]);
+    }
+
+    #[test]
     fn a_loss_is_told_once() {
         let mut accounts = Accounts::default();
-        accounts.begin(ID, counters(5, 5));
+        accounts.begin(ID, counters(5, 5), [0; 2]);
         let mut take = |counters| accounts.take_dropped(ID, &counters);
         assert_eq!(take(counters(5, 5)), [None, None]);
         let growth = Growth { lost: 2, total: 2 };

@@ -102,6 +102,12 @@ impl Encoder {
         }
     }
 
+    /// Of which boot its lines are.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.host.boot_id
+    }
+
     /// The line of `record` at its place in the chain.
     #[must_use]
     pub fn encode(&self, record: &AuditRecord, position: Position) -> Encoded {
@@ -473,18 +479,26 @@ fn history_filling(record: &HistoryFilling) -> Event {
 fn events_lost(record: &EventsLost, text: &mut Text) -> Event {
     let lost = record.lost;
     let (place, message, actor) = match &record.loss {
-        Loss::RingFull(actor) => {
+        Loss::RingFull(actor, _) => {
             let actor = connection::named_actor(actor, text);
             let message = format!("{lost} events of {} lost: ring full", actor.app_name);
             ("ring-full", message, Some(actor))
         }
-        Loss::OverBudget(actor) => {
+        Loss::OverBudget(actor, _) => {
             let actor = connection::named_actor(actor, text);
             let message = format!(
                 "{lost} events of {} not written: over its budget",
                 actor.app_name
             );
             ("over-budget", message, Some(actor))
+        }
+        Loss::Interrupted(actor, _) => {
+            let actor = connection::named_actor(actor, text);
+            let message = format!(
+                "{lost} events of {} lost: the daemon ended before it had written them",
+                actor.app_name
+            );
+            ("interrupted", message, Some(actor))
         }
         Loss::Unexplained => {
             let message = format!("{lost} events are missing, and nothing says why");

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use agentguard_common::{
     audit::{AuditEvent, EventKind},
     connection::Address,
+    identity::AgentId,
     verdict::Verdict,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -237,9 +238,11 @@ pub struct Launched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// The kernel found the ring full.
-    RingFull(Arc<Actor>),
+    RingFull(Arc<Actor>, AgentId),
     /// The identity wrote more than its share while the ring was more than half full.
-    OverBudget(Arc<Actor>),
+    OverBudget(Arc<Actor>, AgentId),
+    /// The daemon had taken them from the ring, and ended before they were on disk.
+    Interrupted(Arc<Actor>, AgentId),
     /// Their numbers are missing, and nothing that is counted says why.
     Unexplained,
     /// They did not decode, so nobody knows whose they were.
@@ -397,7 +400,8 @@ impl AuditRecord {
             Self::Connection(record) => Some(&record.actor),
             Self::Limit(record) => Some(&record.limit.actor),
             Self::EventsLost(EventsLost {
-                loss: Loss::RingFull(actor) | Loss::OverBudget(actor),
+                loss:
+                    Loss::RingFull(actor, _) | Loss::OverBudget(actor, _) | Loss::Interrupted(actor, _),
                 ..
             }) => Some(actor),
             Self::EventsLost(_)

@@ -93,12 +93,12 @@ impl Trail {
     ) {
         let [full, over] = self.accounts.take_dropped(id, counters);
         for (growth, loss) in [
-            (full, Loss::RingFull as fn(Arc<Actor>) -> Loss),
+            (full, Loss::RingFull as fn(Arc<Actor>, AgentId) -> Loss),
             (over, Loss::OverBudget),
         ] {
             if let Some(growth) = growth {
                 let actor = self.names.actor(0, id);
-                self.report(loss(actor), growth, time, records);
+                self.report(loss(actor, id), growth, time, records);
             }
         }
     }

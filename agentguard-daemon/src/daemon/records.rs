@@ -53,8 +53,12 @@ impl Daemon {
                     self.trail.count_undecodable();
                     continue;
                 }
-                None => return true,
+                None => {
+                    self.finish_recovery();
+                    return true;
+                }
             };
+            self.recovery.see(&event);
             if event.reason.is_limit() {
                 self.limits.notice();
             }

@@ -26,6 +26,7 @@ use super::{
     notify::notify,
     places::Places,
     readable::Readable,
+    recovery::Recovery,
     requests::Reload,
 };
 use crate::{
@@ -209,6 +210,7 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         history,
         delivery,
         records: Vec::new(),
+        recovery: Recovery::default(),
         places: Places::default(),
         conditions: Conditions::default(),
         enrolment: Enrolment::default(),
@@ -247,18 +249,6 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
 }
 
 impl Daemon {
-    /// What earlier daemons accounted for is not counted again.
-    fn begin_accounts(&mut self) -> Result<(), KernelError> {
-        if self.kernel.generation() == 0 {
-            self.trail.sequences_mut().begin();
-        }
-        for (id, _) in self.registry.ids() {
-            let counters = self.kernel.counters(id)?;
-            self.trail.accounts_mut().begin(id, counters);
-        }
-        Ok(())
-    }
-
     fn load_first_policy(&mut self, placement: &Placement) -> Result<(), StartError> {
         let diagnostics = match generation::read(&self.settings.policy_dirs) {
             Ok(candidate) => {

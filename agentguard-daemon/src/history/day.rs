@@ -8,10 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agentguard_common::identity::AgentId;
 use jiff::civil::Date;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 
-use super::{HistoryError, row::Row};
+use super::{
+    HistoryError,
+    accounts::{self, Told},
+    row::Row,
+};
 use crate::audit::chain::{Position, from_hex, to_hex};
 
 /// Version of [`schema.sql`](https://www.sqlite.org/stricttables.html) that is read and written.
@@ -36,6 +41,8 @@ pub(super) struct Entry {
 /// Records that go to disk together.
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
+    /// The accounts of this boot that it changes, as they are with it.
+    pub(super) accounts: HashMap<AgentId, Told>,
     /// Where the first one goes.
     pub(super) start: Position,
     /// Where the next batch goes.
@@ -122,6 +129,7 @@ impl Day {
         directory: &Path,
         position: Position,
         date: Date,
+        (boot, accounts): (&str, &HashMap<AgentId, Told>),
     ) -> Result<Self, HistoryError> {
         let file = DayFile::new(directory, position.sequence, date);
         let mut day = Self::connect(file)?;
@@ -129,13 +137,15 @@ impl Day {
         // One that was begun and has no record is begun again.
         transaction.execute_batch(
             "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS batches;
-             DROP TABLE IF EXISTS events; DROP TABLE IF EXISTS rollups;",
+             DROP TABLE IF EXISTS events; DROP TABLE IF EXISTS rollups;
+             DROP TABLE IF EXISTS accounts;",
         )?;
         transaction.execute_batch(SCHEMA)?;
         transaction.execute(
             "INSERT INTO meta VALUES (?1, ?2)",
             params![FORMAT, to_hex(&position.previous)],
         )?;
+        accounts::write(&transaction, boot, accounts)?;
         transaction.commit()?;
         Ok(day)
     }
@@ -201,7 +211,7 @@ impl Day {
     }
 
     /// Writes `batch`: all of it, on disk, or nothing.
-    pub(super) fn append(&mut self, batch: &Batch) -> Result<(), HistoryError> {
+    pub(super) fn append(&mut self, batch: &Batch, boot: &str) -> Result<(), HistoryError> {
         let (first, last) = (batch.start.sequence, batch.end.sequence - 1);
         let count = last + 1 - first;
         let mut lines = Vec::with_capacity(batch.entries.len() * 2_048);
@@ -228,10 +238,16 @@ impl Day {
                 zstd::bulk::compress(&lines, COMPRESSION)?
             ])?;
         index(&transaction, batch)?;
+        accounts::write(&transaction, boot, &batch.accounts)?;
         roll_up(&transaction, batch)?;
         transaction.commit()?;
         self.small = small.filter(|(batches, _)| *batches < SMALL);
         Ok(())
+    }
+
+    /// The accounts of `boot`.
+    pub(super) fn accounts(&self, boot: &str) -> Result<HashMap<AgentId, Told>, HistoryError> {
+        accounts::read(&self.connection, boot)
     }
 
     /// Bytes in use.

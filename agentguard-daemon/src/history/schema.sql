@@ -49,3 +49,13 @@ CREATE TABLE rollups (
     bytes_in INTEGER NOT NULL,
     PRIMARY KEY (minute_ms, identity, event, verdict, rule)
 ) STRICT, WITHOUT ROWID;
+-- What the records of a boot stand for, by identity: written with them, so that what a daemon had taken
+-- in and not yet written when it was killed can be told exactly.
+CREATE TABLE accounts (
+    boot TEXT NOT NULL,
+    identity INTEGER NOT NULL,
+    recorded INTEGER NOT NULL,
+    ring_full INTEGER NOT NULL,
+    over_budget INTEGER NOT NULL,
+    PRIMARY KEY (boot, identity)
+) STRICT, WITHOUT ROWID;

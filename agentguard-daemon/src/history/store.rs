@@ -1,15 +1,18 @@
 //! All files of the history, as its one writer sees them.
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
+use agentguard_common::identity::AgentId;
 use jiff::civil::Date;
 
 use super::{
     HistoryError,
+    accounts::Told,
     day::{Batch, Day, DayFile},
 };
 use crate::audit::chain::{NOTHING, Position};
@@ -26,13 +29,16 @@ pub(super) struct Store {
     closed: Vec<(DayFile, u64)>,
     day: Option<Day>,
     position: Position,
+    boot: String,
+    /// What the records of this boot stand for.
+    accounts: HashMap<AgentId, Told>,
     /// What could not be read, if that is so.
     pub(super) damaged: Option<PathBuf>,
 }
 
 impl Store {
     /// Opens the history in `directory`, which is made where there is none.
-    pub(super) fn open(directory: &Path) -> Result<Self, HistoryError> {
+    pub(super) fn open(directory: &Path, boot: &str) -> Result<Self, HistoryError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o750)
@@ -43,11 +49,14 @@ impl Store {
             closed: Vec::new(),
             day: None,
             position: Position::FIRST,
+            boot: boot.to_owned(),
+            accounts: HashMap::new(),
             damaged: None,
         };
         if let Some(last) = files.pop() {
             match Day::open(last.clone()) {
                 Ok((day, position)) => {
+                    store.accounts = day.accounts(boot)?;
                     store.day = Some(day);
                     store.position = position;
                 }
@@ -79,6 +88,11 @@ impl Store {
         self.position
     }
 
+    /// What the records of this boot stand for, by identity.
+    pub(super) const fn accounts(&self) -> &HashMap<AgentId, Told> {
+        &self.accounts
+    }
+
     /// Number of the first record that is here; that of the next if there is none.
     pub(super) fn first(&self) -> u64 {
         self.closed
@@ -94,14 +108,16 @@ impl Store {
             self.begin_day(today)?;
         }
         if let Some(day) = &mut self.day {
-            day.append(batch)?;
+            day.append(batch, &self.boot)?;
             self.position = batch.end;
+            self.accounts.extend(&batch.accounts);
         }
         Ok(())
     }
 
     fn begin_day(&mut self, today: Date) -> Result<(), HistoryError> {
-        let next = Day::create(&self.directory, self.position, today)?;
+        let accounts = (self.boot.as_str(), &self.accounts);
+        let next = Day::create(&self.directory, self.position, today, accounts)?;
         if let Some(last) = self.day.replace(next) {
             let file = last.file.clone();
             // Closing it moves what waits beside it into it.

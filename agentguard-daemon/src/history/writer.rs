@@ -12,11 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agentguard_common::identity::AgentId;
 use jiff::{Timestamp, tz::TimeZone};
 use tokio::sync::watch;
 
 use super::{
     Cursors, GATHER, HistoryError, Retention,
+    accounts::Told,
     day::{Batch, Entry},
     key::Keyring,
     reader::Reader,
@@ -87,6 +89,7 @@ pub struct History {
     committed: watch::Receiver<u64>,
     refuses: watch::Receiver<bool>,
     thread: Option<JoinHandle<()>>,
+    told: HashMap<AgentId, Told>,
 }
 
 impl History {
@@ -101,7 +104,8 @@ impl History {
         retention: Retention,
         sinks: impl IntoIterator<Item = String>,
     ) -> Result<Self, HistoryError> {
-        let store = Store::open(directory)?;
+        let store = Store::open(directory, encoder.boot_id())?;
+        let told = store.accounts().clone();
         let newest = store.position().sequence - 1;
         let cursors = Arc::new(Cursors::open(directory, sinks, newest)?);
         let keyring = Keyring::open(directory, announced(directory, &store)?)?;
@@ -140,7 +144,14 @@ impl History {
             committed,
             refuses,
             thread: Some(thread),
+            told,
         })
+    }
+
+    /// What the records of this boot stood for when this was opened, by identity.
+    #[must_use]
+    pub const fn told(&self) -> &HashMap<AgentId, Told> {
+        &self.told
     }
 
     /// Adds a record; it is on disk soon.
@@ -302,6 +313,7 @@ impl Writer {
         let mut batch = Batch {
             start: self.store.position(),
             end: self.store.position(),
+            accounts: HashMap::new(),
             entries: Vec::with_capacity(records.len() + 1),
         };
         for record in records.drain(..) {
@@ -342,6 +354,10 @@ impl Writer {
     fn encode(&self, record: &AuditRecord, batch: &mut Batch) {
         let encoded = self.encoder.encode(record, batch.end);
         batch.end = batch.end.after(&encoded.line);
+        if let Some((id, told)) = Told::of(record) {
+            let before = || self.store.accounts().get(&id).copied().unwrap_or_default();
+            batch.accounts.entry(id).or_insert_with(before).add(told);
+        }
         batch.entries.push(Entry {
             row: Row::of(record, &encoded),
             line: encoded.line,
