@@ -120,7 +120,11 @@ fn run(directory: &Path, fault: &str) -> bool {
         .args(["-e", &format!("trace={call}")])
         .args(["-e", &format!("inject={fault}")])
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "faults_at_each_write_lose_nothing_that_was_told", "--ignored"])
+        .args([
+            "--exact",
+            "faults_at_each_write_lose_nothing_that_was_told",
+            "--ignored",
+        ])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

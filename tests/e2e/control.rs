@@ -182,9 +182,7 @@ fn connect(socket: &Path) -> UnixStream {
 /// A client that has sent half a request.
 fn hesitate(socket: &Path) -> UnixStream {
     let mut client = connect(socket);
-    client
-        .write_all(b"{\"request\":\"sta")
-        .expect("send half");
+    client.write_all(b"{\"request\":\"sta").expect("send half");
     client
 }
 
@@ -218,6 +216,12 @@ fn rest_of(client: &mut UnixStream) -> String {
 }
 
 pub(crate) fn count_descriptors(daemon: &mut Daemon) -> usize {
+    // A sink that waits for nothing has opened what it needs.
+    wait_for("sinks at rest", || {
+        let sinks = daemon.json(&["sinks", "--json"]);
+        let mut sinks = sinks.as_array().into_iter().flatten();
+        sinks.all(|sink| sink["waiting"] == 0)
+    });
     let directory = format!("/proc/{}/fd", daemon.pid());
     fs::read_dir(directory).expect("the daemon runs").count()
 }

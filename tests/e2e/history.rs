@@ -27,7 +27,8 @@ fn identity(name: &str) -> String {
     policy("")
         .replace("identities.bot", &format!("identities.{name}"))
         .replace("/bot", &format!("/{name}"))
-        .replace("roles.r", &format!("roles.{name}"))
+        .replace("roles.r]", &format!("roles.{name}]"))
+        .replace("roles.r.", &format!("roles.{name}."))
         .replace("[\"r\"]", &format!("[\"{name}\"]"))
 }
 
@@ -99,12 +100,15 @@ fn a_flood_hides_nothing_of_others_and_is_counted_to_the_last() {
         0,
         "the flood took none of its room"
     );
-    let missing = daemon.status()["events-missing"].as_u64();
-    assert_eq!(
-        missing,
-        Some(count("loud", "dropped")),
-        "numbers say the same"
-    );
+    // What is dropped last on a CPU is missed when the next event of it comes.
+    let dropped = count("loud", "dropped");
+    wait_until("what numbers say", || {
+        let mut judge = Judge::start(&sandbox.agent(&calm));
+        judge.put(&[Question::udp_connect(SocketAddr::new(to, PORT))]);
+        let missing = daemon.status()["events-missing"].as_u64();
+        assert!(missing <= Some(dropped), "{missing:?} of {dropped}");
+        missing == Some(dropped)
+    });
     daemon.stop();
 
     let marked = number(
@@ -245,11 +249,12 @@ fn nobody_may_open_a_flow_when_that_could_not_be_told() {
     });
     daemon.stop();
     verify(&daemon);
-    let warned = number(
-        &daemon,
-        "SELECT count(*) FROM events WHERE event = 'history'",
-    );
-    assert!(warned > 0, "nobody was warned");
+    // In the other sink: the history itself may have forgotten it.
+    daemon.events().wait_for("a warning", |event| {
+        event["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("of the room of the history"))
+    });
 }
 
 #[test]

@@ -193,7 +193,10 @@ fn differences(status: &Value, mut scrape: Scrape) -> Vec<String> {
     }
     for (series, value) in [
         ("agentguard_history_broken", &history["last-error"]),
-        ("agentguard_history_refuses_flows", &history["refuses-flows"]),
+        (
+            "agentguard_history_refuses_flows",
+            &history["refuses-flows"],
+        ),
     ] {
         let is_so = !value.is_null() && *value != false;
         compare(series.to_owned(), &u64::from(is_so).into());

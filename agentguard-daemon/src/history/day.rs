@@ -98,18 +98,22 @@ impl DayFile {
 
     /// Removes it, and what SQLite keeps beside it.
     pub(super) fn remove(&self) -> Result<(), HistoryError> {
-        for suffix in ["", "-wal", "-shm"] {
-            let mut path = self.path.clone().into_os_string();
-            path.push(suffix);
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error.into());
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        remove_with_log(&self.path)
     }
+}
+
+fn remove_with_log(path: &Path) -> Result<(), HistoryError> {
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let mut path = path.as_os_str().to_owned();
+        path.push(suffix);
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error.into());
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The file that is written.
@@ -132,14 +136,12 @@ impl Day {
         (boot, accounts): (&str, &HashMap<AgentId, Told>),
     ) -> Result<Self, HistoryError> {
         let file = DayFile::new(directory, position.sequence, date);
-        let mut day = Self::connect(file)?;
-        let transaction = day.connection.transaction()?;
-        // One that was begun and has no record is begun again.
-        transaction.execute_batch(
-            "DROP TABLE IF EXISTS meta; DROP TABLE IF EXISTS batches;
-             DROP TABLE IF EXISTS events; DROP TABLE IF EXISTS rollups;
-             DROP TABLE IF EXISTS accounts;",
-        )?;
+        // Made under another name: who reads finds a file with all its tables, or none.
+        let staged = directory.join("next-day");
+        remove_with_log(&staged)?;
+        let mut connection = Connection::open(&staged)?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let transaction = connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
         transaction.execute(
             "INSERT INTO meta VALUES (?1, ?2)",
@@ -147,7 +149,10 @@ impl Day {
         )?;
         accounts::write(&transaction, boot, accounts)?;
         transaction.commit()?;
-        Ok(day)
+        drop(connection);
+        fs::rename(&staged, &file.path)?;
+        fs::File::open(directory)?.sync_all()?;
+        Self::connect(file)
     }
 
     /// Opens a file that is there, and says where its next record goes.
@@ -185,7 +190,6 @@ impl Day {
         let connection = Connection::open_with_flags(
             &file.path,
             OpenFlags::SQLITE_OPEN_READ_WRITE
-                | OpenFlags::SQLITE_OPEN_CREATE
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX
                 | OpenFlags::SQLITE_OPEN_NOFOLLOW,
         )?;

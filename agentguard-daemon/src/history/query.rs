@@ -61,9 +61,7 @@ impl Tables {
             .zip(&files[skipped..])
             .map(|(number, file)| {
                 let name = format!("day{number}");
-                connection
-                    .execute(&format!("ATTACH ?1 AS {name}"), [reader::uri(&file.path)])
-                    .map(|_| name)
+                attach(&connection, &name, file).map(|()| name)
             })
             .collect::<Result<_, _>>()?;
         for table in ["events", "rollups"] {
@@ -106,13 +104,7 @@ impl Tables {
                 "only a statement that reads is answered: SELECT …".to_owned(),
             ));
         }
-        columns(
-            select
-                .column_names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-        );
+        columns(select.column_names().map(str::to_owned).collect());
         let count = select.column_count();
         let mut rows = select.query([]).map_err(wrong)?;
         while let Some(found) = rows.next().map_err(wrong)? {
@@ -124,6 +116,23 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// As [`reader::open`] opens it.
+fn attach(connection: &Connection, name: &str, file: &DayFile) -> rusqlite::Result<()> {
+    let attach = |is_still| {
+        connection.execute(
+            &format!("ATTACH ?1 AS {name}"),
+            [reader::uri(&file.path, is_still)],
+        )?;
+        let sql = format!("SELECT count(*) FROM {name}.sqlite_schema");
+        connection.query_row(&sql, [], |_| Ok(()))
+    };
+    attach(false).or_else(|_| {
+        // It is there if it opened and could not be read.
+        drop(connection.execute(&format!("DETACH {name}"), []));
+        attach(true)
+    })
 }
 
 fn cell(value: ValueRef<'_>) -> Cell {

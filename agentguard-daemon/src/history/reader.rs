@@ -33,23 +33,27 @@ pub struct Reader {
 ///
 /// If it cannot be opened.
 pub fn open(path: &Path) -> Result<Connection, HistoryError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri(path), flags | OpenFlags::SQLITE_OPEN_URI)?;
-    connection.busy_timeout(super::BUSY)?;
-    Ok(connection)
+    let connect = |is_still: bool| -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(uri(path, is_still), flags)?;
+        connection.busy_timeout(super::BUSY)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    Ok(connect(false).or_else(|_| connect(true))?)
 }
 
 /// How SQLite is to open the file at `path` to read it.
 ///
 /// Beside a file that is written there is a log, in which readers find their place. Where there is none,
-/// nobody writes, and a reader that may not write cannot make one: it is told that nothing changes.
-pub(super) fn uri(path: &Path) -> String {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let mode = if Path::new(&log).exists() {
-        "mode=ro"
-    } else {
+/// nobody writes, and a reader that may not make one has to be told that all `is_still`.
+pub(super) fn uri(path: &Path, is_still: bool) -> String {
+    let mode = if is_still {
         "mode=ro&immutable=1"
+    } else {
+        "mode=ro"
     };
     let mut escaped = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {

@@ -29,14 +29,7 @@ pub struct FileSettings {
 #[derive(Debug)]
 pub struct FileSink {
     settings: FileSettings,
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// It ends in half a line that could not be taken back.
-    is_torn: bool,
+    open: Option<File>,
 }
 
 impl FileSink {
@@ -85,11 +78,17 @@ impl FileSink {
             lines.push(b'\n');
         }
         let path = self.settings.path.clone();
-        let open = self.ready()?;
+        let file = self.ready()?;
         let mut rest = lines.as_slice();
         while !rest.is_empty() {
-            let count = write_whole_lines(&open.file, &mut open.is_torn, rest)
-                .map_err(io_error(&path, "write to"))?;
+            let count = match write_whole_lines(file, rest) {
+                Ok(count) => count,
+                Err(source) => {
+                    // Opened anew, half a line at its end is cut off.
+                    self.open = None;
+                    return Err(io_error(&path, "write to")(source));
+                }
+            };
             progress.done += rest[..count].iter().filter(|&&byte| byte == b'\n').count();
             rest = &rest[count..];
         }
@@ -101,14 +100,12 @@ impl FileSink {
         self.open = None;
     }
 
-    fn ready(&mut self) -> Result<&mut Open, SinkError> {
-        if self.open.is_none() {
-            let (file, is_torn) = open(&self.settings.path)?;
-            self.open = Some(Open { file, is_torn });
-        }
-        self.open
-            .as_mut()
-            .ok_or_else(|| SinkError::Settings("no file".to_owned()))
+    fn ready(&mut self) -> Result<&File, SinkError> {
+        let file = match self.open.take() {
+            Some(file) => file,
+            None => open(&self.settings.path)?,
+        };
+        Ok(self.open.insert(file))
     }
 }
 
@@ -121,7 +118,7 @@ fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Sink
     }
 }
 
-fn open(path: &Path) -> Result<(File, bool), SinkError> {
+fn open(path: &Path) -> Result<File, SinkError> {
     let failed = |action| io_error(path, action);
     let refused = |why| SinkError::Refused {
         path: path.display().to_string(),
@@ -153,25 +150,31 @@ fn open(path: &Path) -> Result<(File, bool), SinkError> {
     if metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(refused("it belongs to another user"));
     }
-    let is_torn = ends_torn(&file, metadata.len()).map_err(failed("read"))?;
-    Ok((file, is_torn))
+    cut_torn_tail(&file, metadata.len()).map_err(failed("read the end of"))?;
+    Ok(file)
 }
 
-/// Whether an earlier writer was stopped within a line.
-fn ends_torn(file: &File, length: u64) -> io::Result<bool> {
-    let Some(last) = length.checked_sub(1) else {
-        return Ok(false);
-    };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, last)?;
-    Ok(byte != *b"\n")
-}
-
-fn write_whole_lines(mut file: &File, is_torn: &mut bool, lines: &[u8]) -> io::Result<usize> {
-    if *is_torn {
-        write_some(&mut file, b"\n")?;
-        *is_torn = false;
+/// Cuts off what an earlier writer that was stopped within a line has left of it: that record comes again.
+fn cut_torn_tail(file: &File, length: u64) -> io::Result<()> {
+    const PIECE: u64 = 4_096;
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(PIECE);
+        let mut piece = vec![0; usize::try_from(end - start).unwrap_or(0)];
+        file.read_exact_at(&mut piece, start)?;
+        if let Some(newline) = piece.iter().rposition(|&byte| byte == b'\n') {
+            end = start + newline as u64 + 1;
+            break;
+        }
+        end = start;
     }
+    if end < length {
+        file.set_len(end)?;
+    }
+    Ok(())
+}
+
+fn write_whole_lines(mut file: &File, lines: &[u8]) -> io::Result<usize> {
     let count = write_some(&mut file, lines)?;
     let written = &lines[..count];
     let whole = written
@@ -179,8 +182,7 @@ fn write_whole_lines(mut file: &File, is_torn: &mut bool, lines: &[u8]) -> io::R
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |newline| newline + 1);
     if whole < count {
-        let torn = (count - whole) as u64;
-        *is_torn = take_back(file, torn, &written[whole..]).is_err();
+        take_back(file, (count - whole) as u64, &written[whole..])?;
     }
     if whole == 0 {
         return Err(ErrorKind::StorageFull.into());

@@ -80,12 +80,15 @@ fn targets_that_are_not_ours_are_refused() {
 }
 
 #[test]
-fn a_line_torn_by_a_crash_is_ended_first() {
+fn a_line_torn_by_a_crash_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
     fs::write(&path, "whole\nha").unwrap();
     deliver(&mut sink(&path), &["next"]).1.unwrap();
-    assert_eq!(read(&path), "whole\nha\nnext\n");
+    assert_eq!(read(&path), "whole\nnext\n");
+    fs::write(&path, "x".repeat(10_000)).unwrap();
+    deliver(&mut sink(&path), &["first"]).1.unwrap();
+    assert_eq!(read(&path), "first\n");
 }
 
 #[test]
