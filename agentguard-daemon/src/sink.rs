@@ -5,8 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod connection;
 mod output;
+pub mod relp;
 pub mod secret;
+pub mod syslog;
 pub mod tls;
 
 use std::{io, path::Path};
