@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod journald;
 mod output;
 pub mod relp;
 pub mod secret;
