@@ -14,7 +14,7 @@
 //! Syslog has no answers. A record counts as delivered once the kernel of this host took it, and is lost
 //! where the connection or the receiver dies before it was read and stored: all that the two kernels and
 //! the receiver held at that time, which can be megabytes. Of 10,000 records sent at once to a receiver
-//! that was killed half-way, 4,000 to 6,000 were lost. A receiver that has closed the connection is
+//! that was killed half-way, 4,000 to 7,000 were lost. A receiver that has closed the connection is
 //! noticed before each batch, not within it. Where nothing may be lost, use RELP.
 //!
 //! A batch that was cut off is sent again from the last piece that was written whole, so the receiver may
