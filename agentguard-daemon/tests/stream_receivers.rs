@@ -5,6 +5,7 @@
 //! was killed; where somebody was, only records in flight may be missing: one run without a gap.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "what was lost is told, too")]
 
 #[path = "stream_receivers/certificates.rs"]
 mod certificates;
