@@ -205,6 +205,11 @@ impl Connection {
     }
 
     fn failed(&self, source: io::Error) -> SinkError {
+        // In TLS the end without `close_notify` has an error of its own, with a link in it.
+        let source = match source.kind() {
+            ErrorKind::UnexpectedEof => closed(),
+            _ => source,
+        };
         SinkError::Unreachable {
             receiver: self.receiver.clone(),
             action: "send to",
