@@ -206,9 +206,10 @@ impl Connection {
 
     fn failed(&self, source: io::Error) -> SinkError {
         // In TLS the end without `close_notify` has an error of its own, with a link in it.
-        let source = match source.kind() {
-            ErrorKind::UnexpectedEof => closed(),
-            _ => source,
+        let source = if source.kind() == ErrorKind::UnexpectedEof {
+            closed()
+        } else {
+            source
         };
         SinkError::Unreachable {
             receiver: self.receiver.clone(),
