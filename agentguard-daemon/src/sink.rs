@@ -7,10 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod connection;
 pub mod file;
+pub mod journald;
+pub mod relp;
 pub mod rotate;
 pub mod secret;
 pub mod stdout;
+pub mod syslog;
 pub mod tls;
 
 use std::io;

@@ -35,6 +35,24 @@ pub(crate) fn download(directory: &Path, name: impl FnOnce() -> Result<String>) 
     Ok(file.path())
 }
 
+/// Fetches packages, and those that they need and that are not installed, into a directory, without
+/// installing any.
+pub(crate) fn download_with_dependencies(directory: &Path, packages: &[&str]) -> Result<()> {
+    update_package_lists()?;
+    fs::create_dir_all(directory.join("partial"))?;
+    let mut archives = std::ffi::OsString::from("Dir::Cache::archives=");
+    archives.push(directory);
+    command::run(
+        apt_get()
+            .args(["--option", "APT::Sandbox::User=root", "--option"])
+            .arg(archives)
+            // One that is installed is fetched, too.
+            .args(["install", "--yes", "--download-only", "--reinstall"])
+            .arg("--no-install-recommends")
+            .args(packages),
+    )
+}
+
 /// Whether apt can install a package as things stand.
 pub(crate) fn knows_package(package: &str) -> bool {
     Command::new("apt-cache")

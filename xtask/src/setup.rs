@@ -89,6 +89,19 @@ pub(crate) fn container_engine() -> Result<()> {
     ])
 }
 
+/// Installs what tests of syslog and the journal are set up with.
+pub(crate) fn stream_receiver_tools() -> Result<()> {
+    install_programs(&[
+        ("openssl", "openssl", "makes certificates for tests"),
+        ("setpriv", "util-linux", "ends receivers with their tests"),
+        (
+            "unshare",
+            "util-linux",
+            "gives a journal directories of its own",
+        ),
+    ])
+}
+
 /// Installs what runs and fills virtual machines.
 pub(crate) fn virtual_machine_tools() -> Result<()> {
     namespace_tools()?;

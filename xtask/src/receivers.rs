@@ -1,0 +1,3 @@
+//! Programs that tests send to.
+
+pub(crate) mod syslog;
