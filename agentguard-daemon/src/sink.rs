@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod http;
 mod output;
 pub mod secret;
 pub mod tls;
+pub mod webhook;
 
 use std::{io, path::Path};
 

@@ -15,6 +15,7 @@ mod daemon;
 mod demo;
 mod interrupt;
 mod packages;
+mod receivers;
 mod sandbox;
 mod setup;
 mod tally;

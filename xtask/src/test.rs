@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::Uid;
 
-use crate::{booted, build, command, setup, tally::Tally, vm, workspace};
+use crate::{booted, build, command, receivers, setup, tally::Tally, vm, workspace};
 
 /// The package that holds the OCSF schemas, and the validator that it needs to be imported.
 const SCHEMA_PACKAGES: [&str; 2] = ["ocsf-json-schema==1.2.0", "jsonschema"];
@@ -22,6 +22,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     // What it needs of the machine is asserted of the daemon that people run.
     let optimised = build::run(&build::Options { release: true })?;
     let schemas = export_schemas()?;
+    let python = receivers::python::prepare()?;
 
     let mut tally = Tally::default();
     tally.run(&mut command::cargo(["test", "--no-fail-fast"]))?;
@@ -29,6 +30,17 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
         command::cargo(["test", "--package", "agentguard-daemon", "--test", "ocsf"])
             .args(["--", "--ignored"])
             .env("AGENTGUARD_OCSF_SCHEMAS", schemas),
+    )?;
+    tally.run(
+        command::cargo([
+            "test",
+            "--package",
+            "agentguard-daemon",
+            "--test",
+            "http_receivers",
+        ])
+        .args(["--", "--ignored"])
+        .envs(python),
     )?;
     booted::test(&mut tally)?;
     println!(
