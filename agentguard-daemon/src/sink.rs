@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod host;
 pub mod http;
 mod output;
 pub mod secret;
+pub mod splunk;
 pub mod tls;
 pub mod webhook;
 

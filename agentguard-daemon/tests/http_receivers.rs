@@ -11,5 +11,7 @@
 mod driver;
 #[path = "http_receivers/receiver.rs"]
 mod receiver;
+#[path = "http_receivers/splunk.rs"]
+mod splunk;
 #[path = "http_receivers/webhook.rs"]
 mod webhook;

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentguard_daemon::sink::{Progress, Record, SinkError, webhook::Webhook};
+use agentguard_daemon::sink::{
+    Progress, Record, SinkError, splunk::Splunk, webhook::Webhook,
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
@@ -46,7 +48,7 @@ macro_rules! transports {
     )*};
 }
 
-transports!(Webhook);
+transports!(Splunk, Webhook);
 
 /// How a delivery went.
 #[derive(Debug, Default)]
@@ -163,7 +165,7 @@ pub(crate) fn records(count: u32) -> Vec<Record> {
             "number": number,
             "time": 1_760_000_000_000 + i64::from(number),
             "severity_id": number.to_le_bytes()[0] % 5 + 1,
-            "class_name": "Network Activity",
+            "type_name": "Network Activity: Open",
             "type_uid": 400_101,
             "metadata": {"uid": format!("0199-{number:08}"), "version": "1.8.0"},
             "message": text,
