@@ -116,7 +116,6 @@ pub(super) enum Version {
     /// HTTP/1.1.
     One,
     /// HTTP/2, without an upgrade: gRPC.
-    #[allow(dead_code, reason = "gRPC needs it")]
     Two,
 }
 
@@ -130,7 +129,6 @@ pub(super) struct Client {
 }
 
 /// What came back.
-#[allow(dead_code, reason = "gRPC needs it")]
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -172,11 +170,13 @@ impl Client {
             None => self.connect().await?,
         };
         let exchange = async {
-            let response = connection
-                .sender
-                .send(request)
-                .await
-                .map_err(|error| self.unreachable("send to", &error))?;
+            let response = match connection.sender.send(request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    let cause = connection.cause_of(error).await;
+                    return Err(self.unreachable("send to", &cause));
+                }
+            };
             self.read(response).await
         };
         let answer = timeout(ANSWER_TIMEOUT, exchange)
@@ -189,7 +189,6 @@ impl Client {
     }
 
     /// Drops the connection, so that the next request makes a new one.
-    #[allow(dead_code, reason = "gRPC needs it")]
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
     }
@@ -341,7 +340,7 @@ pub(super) fn authorization(scheme: &str, place: &SecretPlace) -> Result<HeaderV
 }
 
 /// What went wrong and why, down to the first cause.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -371,7 +370,7 @@ enum Sender {
 
 /// Ends with its connection: what was being written is not to arrive later.
 #[derive(Debug)]
-struct Task(JoinHandle<()>);
+struct Task(JoinHandle<hyper::Result<()>>);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -392,6 +391,17 @@ impl Connection {
             .is_ok_and(|it| it.is_ok());
         is_ready.then_some(self)
     }
+
+    /// What ended the connection, where a request was told no more than that it did.
+    async fn cause_of(&mut self, error: hyper::Error) -> hyper::Error {
+        if !error.is_canceled() {
+            return error;
+        }
+        match timeout(CLOSE_TIMEOUT, &mut self.task.0).await {
+            Ok(Ok(Err(cause))) => cause,
+            _ => error,
+        }
+    }
 }
 
 impl Sender {
@@ -409,21 +419,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let stream = TokioIo::new(stream);
-    // How a connection ended, its requests are told.
     let (sender, task) = match version {
         Version::One => {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(ANSWER_BYTES)
                 .handshake(stream)
                 .await?;
-            let task = tokio::spawn(async { connection.await.unwrap_or_default() });
+            let task = tokio::spawn(connection);
             (Sender::One(sender), task)
         }
         Version::Two => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .handshake(stream)
                 .await?;
-            let task = tokio::spawn(async { connection.await.unwrap_or_default() });
+            let task = tokio::spawn(connection);
             (Sender::Two(sender), task)
         }
     };

@@ -98,7 +98,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def serve(handler):
-    port, handler.output, handler.options = begin()
+    serve_http(handler, *begin())
+
+
+def serve_http(handler, port, output, options):
+    handler.output, handler.options = output, options
     server = Server(("127.0.0.1", port), handler)
     server.tls = None
     if "certificate" in handler.options:
