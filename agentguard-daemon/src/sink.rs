@@ -7,6 +7,7 @@
 
 mod host;
 pub mod http;
+pub mod kafka;
 pub mod otlp;
 mod output;
 pub mod secret;

@@ -9,6 +9,8 @@
 
 #[path = "http_receivers/driver.rs"]
 mod driver;
+#[path = "http_receivers/kafka.rs"]
+mod kafka;
 #[path = "http_receivers/otlp.rs"]
 mod otlp;
 #[path = "http_receivers/receiver.rs"]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use agentguard_daemon::sink::{
-    Progress, Record, SinkError, otlp::Otlp, splunk::Splunk, webhook::Webhook,
+    Progress, Record, SinkError, kafka::Kafka, otlp::Otlp, splunk::Splunk, webhook::Webhook,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -48,7 +48,7 @@ macro_rules! transports {
     )*};
 }
 
-transports!(Otlp, Splunk, Webhook);
+transports!(Kafka, Otlp, Splunk, Webhook);
 
 /// How a delivery went.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -102,6 +102,11 @@ impl Receiver {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
     /// What it received, in order.
     pub(crate) fn received(&self) -> Vec<Value> {
         let lines = fs::read_to_string(output(self.directory.path())).unwrap_or_default();
@@ -133,6 +138,7 @@ fn spawn(name: &str, port: &str, directory: &Path, options: &Value) -> (Child, S
         .arg(port)
         .arg(output(directory))
         .arg(options.to_string())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
