@@ -9,19 +9,32 @@
 
 pub mod connection;
 pub mod file;
+mod host;
+pub mod http;
 pub mod journald;
+pub mod kafka;
+pub mod otlp;
 pub mod relp;
 pub mod rotate;
 pub mod secret;
+pub mod splunk;
 pub mod stdout;
 pub mod syslog;
 pub mod tls;
+pub mod webhook;
 
 use std::io;
 
 use self::{
     file::{FileSettings, FileSink},
+    journald::{Journald, JournaldSettings},
+    kafka::{Kafka, KafkaSettings},
+    otlp::{Otlp, OtlpSettings},
+    relp::{Relp, RelpSettings},
+    splunk::{Splunk, SplunkSettings},
     stdout::{Stdout, StdoutSettings},
+    syslog::{Syslog, SyslogSettings},
+    webhook::{Webhook, WebhookSettings},
 };
 
 /// Why a sink did not accept what it was given.
@@ -155,10 +168,24 @@ pub struct SinkStatus {
 /// Where a sink goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportSettings {
-    /// To standard output.
+    /// Standard output.
     Stdout(StdoutSettings),
-    /// To a file.
+    /// A file.
     File(FileSettings),
+    /// The journal of systemd.
+    Journald(JournaldSettings),
+    /// A syslog server.
+    Syslog(SyslogSettings),
+    /// A RELP server.
+    Relp(RelpSettings),
+    /// A collector of OpenTelemetry.
+    Otlp(OtlpSettings),
+    /// Splunk's event collector.
+    Splunk(SplunkSettings),
+    /// An HTTP server.
+    Webhook(WebhookSettings),
+    /// Kafka.
+    Kafka(KafkaSettings),
 }
 
 /// A way to a receiver.
@@ -168,6 +195,20 @@ pub enum Transport {
     Stdout(Stdout),
     /// A file.
     File(FileSink),
+    /// The journal of systemd.
+    Journald(Box<Journald>),
+    /// A syslog server.
+    Syslog(Box<Syslog>),
+    /// A RELP server.
+    Relp(Box<Relp>),
+    /// A collector of OpenTelemetry.
+    Otlp(Box<Otlp>),
+    /// Splunk's event collector.
+    Splunk(Box<Splunk>),
+    /// An HTTP server.
+    Webhook(Box<Webhook>),
+    /// Kafka.
+    Kafka(Box<Kafka>),
 }
 
 impl From<TransportSettings> for Transport {
@@ -175,6 +216,15 @@ impl From<TransportSettings> for Transport {
         match settings {
             TransportSettings::Stdout(settings) => Self::Stdout(Stdout::new(settings)),
             TransportSettings::File(settings) => Self::File(FileSink::new(settings)),
+            TransportSettings::Journald(settings) => {
+                Self::Journald(Box::new(Journald::new(settings)))
+            }
+            TransportSettings::Syslog(settings) => Self::Syslog(Box::new(Syslog::new(settings))),
+            TransportSettings::Relp(settings) => Self::Relp(Box::new(Relp::new(settings))),
+            TransportSettings::Otlp(settings) => Self::Otlp(Box::new(Otlp::new(settings))),
+            TransportSettings::Splunk(settings) => Self::Splunk(Box::new(Splunk::new(settings))),
+            TransportSettings::Webhook(settings) => Self::Webhook(Box::new(Webhook::new(settings))),
+            TransportSettings::Kafka(settings) => Self::Kafka(Box::new(Kafka::new(settings))),
         }
     }
 }
@@ -186,6 +236,17 @@ impl TransportSettings {
         match self {
             Self::Stdout(_) => "stdout".to_owned(),
             Self::File(file) => format!("file {}", file.path.display()),
+            Self::Journald(journald) => format!("journald {}", journald.socket.display()),
+            Self::Syslog(syslog) => match &syslog.server {
+                syslog::Server::Stream(address, None) => format!("syslog {address}"),
+                syslog::Server::Stream(address, Some(_)) => format!("syslog {address} (TLS)"),
+                syslog::Server::Socket(path) => format!("syslog {}", path.display()),
+            },
+            Self::Relp(relp) => format!("relp {}", relp.address),
+            Self::Otlp(otlp) => format!("otlp {}", otlp.url),
+            Self::Splunk(splunk) => format!("splunk {}", splunk.url),
+            Self::Webhook(webhook) => format!("webhook {}", webhook.url),
+            Self::Kafka(kafka) => format!("kafka {}", kafka.brokers),
         }
     }
 }
@@ -202,8 +263,15 @@ impl Transport {
         progress: &mut Progress,
     ) -> Result<(), SinkError> {
         match self {
-            Self::Stdout(stdout) => stdout.deliver(records, progress).await,
-            Self::File(file) => file.deliver(records, progress),
+            Self::Stdout(it) => it.deliver(records, progress).await,
+            Self::File(it) => it.deliver(records, progress),
+            Self::Journald(it) => it.deliver(records, progress).await,
+            Self::Syslog(it) => it.deliver(records, progress).await,
+            Self::Relp(it) => it.deliver(records, progress).await,
+            Self::Otlp(it) => it.deliver(records, progress).await,
+            Self::Splunk(it) => it.deliver(records, progress).await,
+            Self::Webhook(it) => it.deliver(records, progress).await,
+            Self::Kafka(it) => it.deliver(records, progress).await,
         }
     }
 
@@ -212,6 +280,13 @@ impl Transport {
         match self {
             Self::Stdout(_) => {}
             Self::File(file) => file.close(),
+            Self::Journald(it) => it.close().await,
+            Self::Syslog(it) => it.close().await,
+            Self::Relp(it) => it.close().await,
+            Self::Otlp(it) => it.close().await,
+            Self::Splunk(it) => it.close().await,
+            Self::Webhook(it) => it.close().await,
+            Self::Kafka(it) => it.close().await,
         }
     }
 }

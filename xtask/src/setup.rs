@@ -126,7 +126,7 @@ pub(crate) fn python_environments() -> Result<()> {
     }
     install(&[Missing {
         package: "python3-venv".to_owned(),
-        purpose: "to fetch the published OCSF schemas, which tests validate against",
+        purpose: "holds the published OCSF schemas and receivers of records, for tests",
     }])
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     let optimised = build::run(&build::Options { release: true })?;
     let schemas = export_schemas()?;
     let stream_receivers = receivers::syslog::prepare()?;
+    let python = receivers::python::prepare()?;
 
     let mut tally = Tally::default();
     tally.run(&mut command::cargo(["test", "--no-fail-fast"]))?;
@@ -35,6 +36,17 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
         command::cargo(["test", "--package", "agentguard-daemon"])
             .args(["--test", "stream_receivers", "--", "--ignored"])
             .envs(stream_receivers),
+    )?;
+    tally.run(
+        command::cargo([
+            "test",
+            "--package",
+            "agentguard-daemon",
+            "--test",
+            "http_receivers",
+        ])
+        .args(["--", "--ignored"])
+        .envs(python),
     )?;
     booted::test(&mut tally)?;
     println!(

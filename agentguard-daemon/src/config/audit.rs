@@ -7,7 +7,19 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     control::VerdictName,
     history::{OnFull, Retention},
-    sink::{Filter, TransportSettings, file::FileSettings, stdout::StdoutSettings},
+    sink::{
+        Filter, TransportSettings,
+        file::FileSettings,
+        journald::JournaldSettings,
+        kafka::KafkaSettings,
+        otlp::OtlpSettings,
+        relp::RelpSettings,
+        secret::SecretPlace,
+        splunk::SplunkSettings,
+        stdout::StdoutSettings,
+        syslog::{Server, SyslogSettings},
+        webhook::WebhookSettings,
+    },
     size::Size,
 };
 
@@ -86,6 +98,13 @@ pub struct SinkSettings {
 struct SinkTable {
     stdout: Option<StdoutSettings>,
     file: Option<FileSettings>,
+    journald: Option<JournaldSettings>,
+    syslog: Option<SyslogSettings>,
+    relp: Option<RelpSettings>,
+    otlp: Option<OtlpSettings>,
+    splunk: Option<SplunkSettings>,
+    webhook: Option<WebhookSettings>,
+    kafka: Option<KafkaSettings>,
     #[serde(default)]
     classes: Vec<u32>,
     #[serde(default)]
@@ -116,6 +135,13 @@ impl TryFrom<SinkTable> for SinkSettings {
         let mut all = [
             table.stdout.map(TransportSettings::Stdout),
             table.file.map(TransportSettings::File),
+            table.journald.map(TransportSettings::Journald),
+            table.syslog.map(TransportSettings::Syslog),
+            table.relp.map(TransportSettings::Relp),
+            table.otlp.map(TransportSettings::Otlp),
+            table.splunk.map(TransportSettings::Splunk),
+            table.webhook.map(TransportSettings::Webhook),
+            table.kafka.map(TransportSettings::Kafka),
         ]
         .into_iter()
         .flatten();
@@ -144,9 +170,42 @@ impl TryFrom<SinkTable> for SinkSettings {
 impl SinkSettings {
     /// The paths in it, by their keys.
     pub(super) fn paths(&self) -> Vec<(&'static str, &Path)> {
-        match &self.transport {
-            TransportSettings::File(file) => vec![("file.path", &file.path)],
-            TransportSettings::Stdout(_) => Vec::new(),
+        let (mut paths, tls) = match &self.transport {
+            TransportSettings::Stdout(_) => (Vec::new(), None),
+            TransportSettings::File(file) => (vec![("file.path", file.path.as_path())], None),
+            TransportSettings::Journald(journald) => {
+                (vec![("journald.socket", journald.socket.as_path())], None)
+            }
+            TransportSettings::Syslog(syslog) => match &syslog.server {
+                Server::Stream(_, tls) => (Vec::new(), tls.as_ref()),
+                Server::Socket(path) => (vec![("syslog.socket", path.as_path())], None),
+            },
+            TransportSettings::Relp(relp) => (Vec::new(), relp.tls.as_ref()),
+            TransportSettings::Otlp(otlp) => (secret(otlp.token.as_ref()), otlp.tls.as_ref()),
+            TransportSettings::Splunk(splunk) => (secret(Some(&splunk.token)), splunk.tls.as_ref()),
+            TransportSettings::Webhook(webhook) => {
+                let mut paths = secret(webhook.token.as_ref());
+                paths.extend(secret(webhook.signing_key.as_ref()));
+                (paths, webhook.tls.as_ref())
+            }
+            TransportSettings::Kafka(kafka) => (Vec::new(), kafka.tls.as_ref()),
+        };
+        if let Some(tls) = tls {
+            for (key, path) in [
+                ("tls.ca", &tls.ca),
+                ("tls.certificate", &tls.certificate),
+                ("tls.key", &tls.key),
+            ] {
+                paths.extend(path.iter().map(|path| (key, path.as_path())));
+            }
         }
+        paths
+    }
+}
+
+fn secret(place: Option<&SecretPlace>) -> Vec<(&'static str, &Path)> {
+    match place {
+        Some(SecretPlace::File(path)) => vec![("secret", path)],
+        Some(SecretPlace::Credential(_)) | None => Vec::new(),
     }
 }
