@@ -225,6 +225,24 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let settings = parse(Path::new("agentguard.example.toml"), &all).unwrap();
+        let targets: Vec<(&str, String)> = settings
+            .sinks
+            .iter()
+            .map(|(name, sink)| (name.as_str(), sink.transport.target()))
+            .collect();
+        let target = |name, target: &str| (name, target.to_owned());
+        assert_eq!(
+            targets,
+            [
+                target("denials", "file /var/log/agentguard/denials.jsonl"),
+                target("journal", "stdout"),
+                target("log", "file /var/log/agentguard/events.jsonl"),
+                target("siem", "syslog siem.example.com:6514 (TLS)"),
+            ]
+        );
+        let denials = &settings.sinks["denials"].filter;
+        assert_eq!(denials.verdicts, ["deny", "would-deny"]);
+        assert_eq!(denials.min_severity, 3);
         let expected = Settings {
             cgroup_root: Some("/sys/fs/cgroup".into()),
             sinks: settings.sinks.clone(),

@@ -13,6 +13,7 @@
 mod accounts;
 pub mod cursors;
 mod day;
+mod handle;
 pub mod key;
 pub mod query;
 pub mod reader;
@@ -30,9 +31,9 @@ pub use self::{
     accounts::Told,
     cursors::Cursors,
     day::DayFile,
+    handle::{History, HistoryStatus},
     reader::{Reader, Stored},
     retention::{OnFull, Retention},
-    writer::{History, HistoryStatus},
 };
 
 /// How long a record waits for others at most before all go to disk together.

@@ -304,3 +304,26 @@ fn no_series_comes_twice_and_each_is_explained() {
     }
     assert!(!text.contains("a.b_c-9?1"), "{text}");
 }
+
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let dashboard = include_str!("../../examples/grafana.json");
+    let text = render(status()).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expr = target["expr"].as_str().unwrap();
+            let names =
+                expr.split(|character: char| !(character.is_alphanumeric() || character == '_'));
+            for name in names.filter(|name| name.starts_with("agentguard_")) {
+                let is_there = text
+                    .lines()
+                    .any(|line| line.split(['{', ' ']).next() == Some(name));
+                assert!(is_there, "{name} of {expr}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 12, "{asked}");
+}
