@@ -118,4 +118,6 @@ fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -54,6 +54,15 @@ pub(crate) fn namespace_tools() -> Result<()> {
     )])
 }
 
+/// Installs what has the kernel fail a call of the history's writer.
+pub(crate) fn fault_injector() -> Result<()> {
+    install_programs(&[(
+        "strace",
+        "strace",
+        "fails writes and syncs of the history, in tests of what it then keeps",
+    )])
+}
+
 /// Installs what boots systemd in a container.
 pub(crate) fn container_tools() -> Result<()> {
     install_programs(&[

@@ -32,6 +32,15 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
             .args(["--", "--ignored"])
             .env("AGENTGUARD_OCSF_SCHEMAS", schemas),
     )?;
+    setup::fault_injector()?;
+    tally.run(
+        command::cargo(["test", "--package", "agentguard-daemon"]).args([
+            "--test",
+            "history_faults",
+            "--",
+            "--ignored",
+        ]),
+    )?;
     tally.run(
         command::cargo(["test", "--package", "agentguard-daemon"])
             .args(["--test", "stream_receivers", "--", "--ignored"])
