@@ -325,8 +325,10 @@ fn share(state_dir: &Path, history: &Path) -> io::Result<()> {
     }
     for file in fs::read_dir(history)? {
         let path = file?.path();
-        if path.extension().is_some_and(|it| it == "db") {
+        // Neither the key that signs nor what it is made in.
+        if path.extension().is_some_and(|it| it == "db" || it == "pub") {
             chown(&path, None, Some(group.as_raw()))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
         }
     }
     Ok(())

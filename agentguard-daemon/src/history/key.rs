@@ -1,9 +1,8 @@
 //! The key that signs checkpoints: made at the first start, replaced by the next one at each use.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -43,16 +42,13 @@ impl Keyring {
         }
         let signer = match read(&current)? {
             Some(signer) => signer,
-            None => {
-                let signer = make(&current)?;
-                let text = format!("{}\n", to_hex(&signer.public_key()));
-                let first = directory.join(FIRST_KEY);
-                if !first.exists() {
-                    crate::file::replace(&first, text.as_bytes())?;
-                }
-                signer
-            }
+            None => make(&current)?,
         };
+        let first = directory.join(FIRST_KEY);
+        if announced.is_none() && !first.exists() {
+            let text = format!("{}\n", to_hex(&signer.public_key()));
+            crate::file::replace(&first, text.as_bytes())?;
+        }
         if let Some(announced) = announced
             && signer.public_key() != announced
         {
@@ -115,16 +111,6 @@ fn read(path: &Path) -> Result<Option<Signer>, HistoryError> {
 fn make(path: &Path) -> Result<Signer, HistoryError> {
     let mut seed = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(to_hex(&seed).as_bytes())?;
-    file.sync_all()?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
+    crate::file::replace(path, to_hex(&seed).as_bytes())?;
     Ok(Signer::new(&seed))
 }

@@ -188,7 +188,8 @@ impl Writer {
         let mut tries = 0;
         while let Err(error) = self.store.append(&batch, today()) {
             self.publish(Some(&error));
-            if error.is_full() {
+            // Others may give room back; what is kept goes only if they do not.
+            if error.is_full() && tries > 0 {
                 self.make_room();
             }
             tries += 1;
