@@ -59,6 +59,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let agentguard = build::run(&build::Options { release: true })?;
     sandbox::enter_private_mounts()?;
     interrupt::watch()?;
+    command::run(&mut command::cargo([
+        "bench",
+        "--quiet",
+        "--package",
+        "agentguard-daemon",
+        "--bench",
+        "history",
+    ]))?;
     let measured = measure(&agentguard, options.rounds);
     if interrupt::is_wanted() {
         println!("bench: interrupted, and cleaned up");
