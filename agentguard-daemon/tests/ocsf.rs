@@ -120,7 +120,12 @@ fn check_caption(object: &Value, captions: &Value, id: &str, caption: &str) {
     if let Some(number) = object.get(id) {
         let expected = &captions[id][number.to_string()];
         assert!(expected.is_string(), "{id} {number} has no caption");
-        assert_eq!(&object[caption], expected, "{caption} of {id} {number}");
+        if number == 99 && caption == "activity_name" {
+            // What OCSF has no activity for is told in a word of the source.
+            assert_ne!(&object[caption], expected);
+        } else {
+            assert_eq!(&object[caption], expected, "{caption} of {id} {number}");
+        }
     }
 }
 
