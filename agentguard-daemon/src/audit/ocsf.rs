@@ -275,7 +275,8 @@ impl Class {
             activity_id: id,
             activity_name: name,
             type_uid: self.uid * 100 + id,
-            type_name: format!("{}: {name}", self.name),
+            // The activity is told in our word where OCSF has none, its type is not.
+            type_name: format!("{}: {}", self.name, if id == 99 { "Other" } else { name }),
         }
     }
 }
