@@ -84,7 +84,8 @@ pub struct AuditEvent {
     pub exec_id: u64,
     /// The facts that held for the task, see [`crate::fact`].
     pub facts: u64,
-    /// Number of the event on its CPU in this boot, from 1. Events that were not written have one, too.
+    /// Number of the event among those of its identity on its CPU in this boot, from 1. Events that were
+    /// not written have one, too.
     pub cpu_sequence: u64,
     /// Whom the event is accounted to: the identity whose judgement decided.
     pub identity: AgentId,

@@ -178,7 +178,7 @@ pub struct Status {
     pub events_lost: u64,
     /// Of those, events that did not decode.
     pub events_undecodable: u64,
-    /// Numbers of events that did not come, though later ones of their CPU did: as many as were dropped.
+    /// Numbers of events that did not come, though later ones of their identity and CPU did: as many as were dropped.
     #[serde(default)]
     pub events_missing: u64,
     /// Reports of new cgroups that did not decode, since the daemon started.

@@ -28,10 +28,6 @@ static AUDIT_EVENTS: RingBuf<AuditEvent, { AUDIT_RING_BYTES as usize }> = RingBu
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, { MAX_IDENTITIES as usize }> = PerCpuArray::new();
 
-/// Number of the last event on each CPU, written or not.
-#[btf_map]
-static CPU_SEQUENCES: PerCpuArray<u64, 1> = PerCpuArray::new();
-
 /// When the budget of each identity is whole again. Only the programs write.
 #[btf_map]
 static EVENT_BUDGETS: Array<u64, { MAX_IDENTITIES as usize }> = Array::new();
@@ -49,6 +45,8 @@ pub struct Subject {
 }
 
 /// What a flow amounted to.
+#[derive(Default)]
+#[repr(C)]
 pub struct Totals {
     pub bytes_out: u64,
     pub bytes_in: u64,
@@ -146,31 +144,19 @@ fn counters_of(identity: AgentId) -> Option<*mut Counters> {
     COUNTERS.get_ptr_mut(identity.0)
 }
 
-/// What [`number_event`] says of an event that is not to be written.
-const OVER_BUDGET: u64 = 0;
-
-/// Gives an event of `identity` its number, and says whether it may be written. A global function: what
-/// it keeps on the stack is not kept through all that follows.
+/// Whether an event of `identity` is not to be written, which is counted. A global function: the verifier
+/// looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn number_event(identity: u32, now_ns: u64) -> u64 {
-    let number = next_on_this_cpu();
-    if is_crowded() && !is_within_budget(AgentId(identity), now_ns) {
-        OVER_BUDGET
-    } else {
-        number
+extern "C" fn count_over_budget(identity: u32, now_ns: u64) -> u32 {
+    if !is_crowded() || is_within_budget(AgentId(identity), now_ns) {
+        return 0;
     }
-}
-
-/// The number of an event on this CPU. A program in softirq can interrupt one in process context
-/// between this and the ring: numbers of a CPU may stand one place off.
-#[inline(always)]
-fn next_on_this_cpu() -> u64 {
-    match CPU_SEQUENCES.get_ptr_mut(0) {
-        // SAFETY: the value is this CPU's, an aligned u64, and lives as long as the map.
-        Some(last) => unsafe { atomic::fetch_add(last, 1) + 1 },
-        None => u64::MAX,
+    if let Some(counters) = counters_of(AgentId(identity)) {
+        // SAFETY: as in `record`.
+        unsafe { atomic::add(&raw mut (*counters).events_over_budget, 1) };
     }
+    1
 }
 
 /// Whether more than half of the ring is taken.
@@ -219,11 +205,8 @@ fn write(
     now_ns: u64,
 ) {
     // SAFETY: as in `record`.
-    unsafe { atomic::add(&raw mut (*counters).events_produced, 1) };
-    let cpu_sequence = number_event(ground.identity.0, now_ns);
-    if cpu_sequence == OVER_BUDGET {
-        // SAFETY: as in `record`.
-        unsafe { atomic::add(&raw mut (*counters).events_over_budget, 1) };
+    let cpu_sequence = unsafe { atomic::fetch_add(&raw mut (*counters).events_produced, 1) } + 1;
+    if count_over_budget(ground.identity.0, now_ns) != 0 {
         return;
     }
     let Some(mut entry) = AUDIT_EVENTS.reserve(0) else {

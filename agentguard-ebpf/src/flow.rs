@@ -12,7 +12,7 @@ use crate::{
     audit::{self, Ground, Subject, Totals},
     limit,
     policy::Active,
-    tag::Tag,
+    tag::{Flow, Tag},
     verdict::Judgement,
 };
 
@@ -142,6 +142,29 @@ unsafe fn take_any(count: *mut u64) -> u64 {
     }
 }
 
+/// Ends `flow` if it is open, and takes what it amounted to. A global function: its ways are looked at once,
+/// and not again with all that follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_totals(flow: *mut Flow, totals: *mut Totals, now_ns: u64) -> u32 {
+    // The verifier does not know that nobody passes null.
+    if flow.is_null() || totals.is_null() {
+        return 0;
+    }
+    // SAFETY: aligned u64s of a live map value, and a whole value on the caller's stack.
+    unsafe {
+        if atomic::take(&raw mut (*flow).open) != 1 {
+            return 0;
+        }
+        (*totals).bytes_out = take_any(&raw mut (*flow).bytes_out);
+        (*totals).bytes_in = take_any(&raw mut (*flow).bytes_in);
+        (*totals).packets_out = take_any(&raw mut (*flow).packets_out);
+        (*totals).packets_in = take_any(&raw mut (*flow).packets_in);
+        (*totals).duration_ns = now_ns.saturating_sub((*flow).opened_ns);
+    }
+    1
+}
+
 /// Ends the open flow, if there is one, and reports what it amounted to. Whichever hook comes first
 /// reports; the others find it closed.
 #[inline(always)]
@@ -150,20 +173,10 @@ pub fn close(context: &impl EbpfContext, active: Active, tag: &mut Tag, hook: Ho
     if unsafe { atomic::take(&raw mut tag.enrolled) } == 1 {
         limit::give_back(active, tag.held());
     }
-    let flow = &raw mut tag.flow;
-    // SAFETY: aligned u64s of a live map value.
-    let totals = unsafe {
-        if atomic::take(&raw mut (*flow).open) != 1 {
-            return;
-        }
-        Totals {
-            bytes_out: take_any(&raw mut (*flow).bytes_out),
-            bytes_in: take_any(&raw mut (*flow).bytes_in),
-            packets_out: take_any(&raw mut (*flow).packets_out),
-            packets_in: take_any(&raw mut (*flow).packets_in),
-            duration_ns: now_ns.saturating_sub((*flow).opened_ns),
-        }
-    };
+    let mut totals = Totals::default();
+    if take_totals(&raw mut tag.flow, &raw mut totals, now_ns) == 0 {
+        return;
+    }
     limit::give_back(active, tag.held());
     let flow = &tag.flow;
     // `connect()` on a UDP socket sends nothing; name resolution does it only to sort addresses.

@@ -1,6 +1,7 @@
 //! What is kept of what happened: all of it, or a record of what is missing.
 
 use std::{
+    cell::Cell,
     fs,
     net::SocketAddr,
     process::{Child, Command},
@@ -102,9 +103,11 @@ fn a_flood_hides_nothing_of_others_and_is_counted_to_the_last() {
     );
     // What is dropped last on a CPU is missed when the next event of it comes.
     let dropped = count("loud", "dropped");
+    let more = Cell::new(0);
     wait_until("what numbers say", || {
-        let mut judge = Judge::start(&sandbox.agent(&calm));
-        judge.put(&[Question::udp_connect(SocketAddr::new(to, PORT))]);
+        let denied = SocketAddr::new(sandbox.network.fresh(Family::V4, Zone::Denied), PORT);
+        Judge::start(&sandbox.agent(&loud)).ask([denied]);
+        more.set(more.get() + 1);
         let missing = daemon.status()["events-missing"].as_u64();
         assert!(missing <= Some(dropped), "{missing:?} of {dropped}");
         missing == Some(dropped)
@@ -124,7 +127,11 @@ fn a_flood_hides_nothing_of_others_and_is_counted_to_the_last() {
         &daemon,
         "SELECT sum(count) FROM events WHERE event = 'lost' AND identity = 'loud'",
     );
-    assert_eq!(told + lost, flood.denied, "{told} told, {lost} lost");
+    assert_eq!(
+        told + lost,
+        flood.denied + more.get(),
+        "{told} told, {lost} lost"
+    );
     assert!(verify(&daemon)["records"].as_u64() > Some(1_000));
 }
 

@@ -62,7 +62,8 @@ impl Trail {
         records: &mut Vec<AuditRecord>,
     ) {
         self.accounts.receive(event.identity);
-        self.sequences.see(event.cpu, event.cpu_sequence);
+        self.sequences
+            .see(event.identity, event.cpu, event.cpu_sequence);
         let actor = self.names.actor(event.generation, event.identity);
         let rule = self.names.rule(event.generation, event.rule);
         let record = ConnectionRecord::new(event, actor, rule, process, clock);

@@ -49,7 +49,7 @@ pub(super) struct Maps {
 }
 
 /// Names of the maps that are pinned: their contents outlive the daemon.
-pub(super) const PINNED: [&str; 27] = [
+pub(super) const PINNED: [&str; 26] = [
     "GENERATION",
     "HOSTS",
     "ADDRESSES",
@@ -60,7 +60,6 @@ pub(super) const PINNED: [&str; 27] = [
     "COUNTERS",
     "TAGS",
     "AUDIT_EVENTS",
-    "CPU_SEQUENCES",
     "EVENT_BUDGETS",
     "TRANSITIONS",
     "BYTE_CLASSES",

@@ -51,6 +51,8 @@ const ACCEPTED: u32 = 3;
 /// The former flow of the socket is counted there, and this one takes its place.
 const TAKES_PLACE: u32 = 1 << 8;
 const ENFORCED: u32 = 1 << 9;
+/// What nobody could be told of is not to be. In audit mode it is.
+const HISTORY_FULL: u32 = 1 << 10;
 
 /// Takes a flow from all its limiters, or from none where one of them has no room. What it counts in
 /// is in the idle one of [`Tag::held`] then; a former flow of the socket stays as it is, but that it
@@ -64,13 +66,7 @@ pub fn admit(
     connection: &Connection,
     now_ns: u64,
 ) -> Answer {
-    if record.has(FLAG_HISTORY_FULL) && !matches!(connection.direction, Direction::Ingress) {
-        let answer = history_full(record, now_ns);
-        if answer.refuses() {
-            return answer;
-        }
-    }
-    if !record.has(FLAG_FLOW_LIMITS) && !record.has(FLAG_RULE_LIMITS) {
+    if record.flags & (FLAG_FLOW_LIMITS | FLAG_RULE_LIMITS | FLAG_HISTORY_FULL) == 0 {
         hold(record.limiter, tag.idle_held());
         return Answer::ROOM;
     }
@@ -100,11 +96,9 @@ pub fn admit(
     }
     let former = tag.held();
     let wanted = [LimiterRef(record.limiter.0), record.narrower, rule_limiter];
-    let enforced = if record.has(FLAG_ENFORCE) {
-        ENFORCED
-    } else {
-        0
-    };
+    // Without a branch: what follows would be verified for each way.
+    let enforced = ((record.flags & FLAG_ENFORCE) * (ENFORCED / FLAG_ENFORCE))
+        | ((record.flags & FLAG_HISTORY_FULL) * (HISTORY_FULL / FLAG_HISTORY_FULL));
     let mut answer = Answer::ROOM;
     let mut moved = [false; LIMITERS];
     let mut index = 0;
@@ -153,22 +147,6 @@ pub fn admit(
         remember_peer(tag, peer);
     }
     answer
-}
-
-/// What nobody could be told of is not to be. In audit mode it is.
-#[inline(always)]
-fn history_full(record: &IdentityRecord, now_ns: u64) -> Answer {
-    let is_audit = !record.has(FLAG_ENFORCE);
-    match state_of(LimiterRef(record.limiter.0)) {
-        Some(state) => {
-            // SAFETY: an aligned u64 of a live map value.
-            let is_new = unsafe { is_new_window(state, now_ns) };
-            Answer::over(Reason::HistoryFull)
-                .and(Answer::AUDIT, is_audit)
-                .and(Answer::SILENT, !is_new)
-        }
-        None => Answer::over(Reason::HistoryFull).and(Answer::AUDIT, is_audit),
-    }
 }
 
 /// Whether nobody was told of this state for a while; asking tells.
@@ -235,7 +213,8 @@ pub fn give_back(active: Active, held: *mut Held) {
 /// Whether one more flow may be accepted: asked before the handshake is over.
 #[inline(always)]
 pub fn has_room(active: Active, record: &IdentityRecord) -> bool {
-    if record.has(FLAG_HISTORY_FULL) && record.has(FLAG_ENFORCE) {
+    const REFUSES: u32 = FLAG_HISTORY_FULL | FLAG_ENFORCE;
+    if record.flags & REFUSES == REFUSES {
         return false;
     }
     let limiter = LimiterRef(record.limiter.0);
@@ -275,6 +254,13 @@ extern "C" fn take_flow(
     };
     let is_audit = flags & ENFORCED == 0 || limits.flags & LIMIT_AUDIT != 0;
     let kind = u32::from(flags as u8);
+    if flags & HISTORY_FULL != 0 && kind != ACCEPTED && !is_audit {
+        // SAFETY: a live map value.
+        let is_new = unsafe { is_new_window(state, now_ns) };
+        return Answer::over(Reason::HistoryFull)
+            .and(Answer::SILENT, !is_new)
+            .0;
+    }
     let Some(bucket) = bucket_of_or_new(limiter, limits, state, held) else {
         if kind == ACCEPTED {
             return Answer::ROOM.0;
