@@ -96,6 +96,13 @@ impl DayFile {
         })
     }
 
+    /// Number of the oldest record that is in it; what was before may be forgotten.
+    pub(super) fn oldest(&self, connection: &Connection) -> Result<u64, HistoryError> {
+        let first: Option<u64> =
+            connection.query_row("SELECT min(first) FROM batches", [], |row| row.get(0))?;
+        Ok(first.unwrap_or(self.first))
+    }
+
     /// Removes it, and what SQLite keeps beside it.
     pub(super) fn remove(&self) -> Result<(), HistoryError> {
         remove_with_log(&self.path)
@@ -158,7 +165,7 @@ impl Day {
     /// Opens a file that is there, and says where its next record goes.
     pub(super) fn open(file: DayFile) -> Result<(Self, Position), HistoryError> {
         let mut day = Self::connect(file)?;
-        day.first = day.oldest()?;
+        day.first = day.file.oldest(&day.connection)?;
         let day = day;
         let damaged = || HistoryError::Damaged(day.file.path.clone());
         let (format, previous): (u32, String) =
@@ -205,13 +212,6 @@ impl Day {
             connection,
             small: None,
         })
-    }
-
-    fn oldest(&self) -> Result<u64, HistoryError> {
-        let first: Option<u64> =
-            self.connection
-                .query_row("SELECT min(first) FROM batches", [], |row| row.get(0))?;
-        Ok(first.unwrap_or(self.file.first))
     }
 
     /// Writes `batch`: all of it, on disk, or nothing.
@@ -265,11 +265,11 @@ impl Day {
         Ok(pages.saturating_sub(free) * size)
     }
 
-    /// The last record of the oldest tenth.
+    /// The last record of the oldest tenth. The newest batch stays: it says where the next record goes.
     pub(super) fn next_to_forget(&self) -> Result<Option<u64>, HistoryError> {
         Ok(self.connection.query_row(
             "SELECT max(last) FROM (SELECT last FROM batches ORDER BY first
-             LIMIT (SELECT (count(*) + 9) / 10 FROM batches))",
+             LIMIT (SELECT min((count(*) + 9) / 10, count(*) - 1) FROM batches))",
             [],
             |row| row.get(0),
         )?)

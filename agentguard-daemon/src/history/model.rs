@@ -43,7 +43,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::NextDay),
         1 => Just(Act::Reopen),
         2 => (1_usize..12, 0.0..=1.0, any::<bool>()).prop_map(|(n, part, wrong)| Act::Crash(n, part, wrong)),
-        2 => (0.0..=1.0).prop_map(Act::Deliver),
+        1 => (0.0..1.0).prop_map(Act::Deliver),
+        1 => Just(Act::Deliver(1.0)),
         1 => Just(Act::SaveCursor),
         1 => Just(Act::Forget),
     ];

@@ -21,12 +21,21 @@ use crate::audit::chain::{NOTHING, Position};
 /// number is given twice.
 const JUMP: u64 = 1_000_000_000;
 
+/// A file that is not written any more.
+#[derive(Debug)]
+struct Closed {
+    file: DayFile,
+    /// Number of the oldest record in it: some may have been forgotten while it was written.
+    first: u64,
+    bytes: u64,
+}
+
 /// The files, and where the next record goes.
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
-    /// Those before the one that is written, oldest first, with their sizes.
-    closed: Vec<(DayFile, u64)>,
+    /// Those before the one that is written, oldest first.
+    closed: Vec<Closed>,
     day: Option<Day>,
     position: Position,
     boot: String,
@@ -66,7 +75,15 @@ impl Store {
         }
         for file in files {
             let bytes = fs::metadata(&file.path)?.len();
-            store.closed.push((file, bytes));
+            // Only in the oldest something was forgotten. One that is damaged is for `audit verify` to tell.
+            let first = if store.closed.is_empty() {
+                super::reader::open(&file.path)
+                    .and_then(|connection| file.oldest(&connection))
+                    .unwrap_or(file.first)
+            } else {
+                file.first
+            };
+            store.closed.push(Closed { file, first, bytes });
         }
         Ok(store)
     }
@@ -97,7 +114,7 @@ impl Store {
     pub(super) fn first(&self) -> u64 {
         self.closed
             .first()
-            .map(|(file, _)| file.first)
+            .map(|closed| closed.first)
             .or_else(|| self.day.as_ref().map(|day| day.first))
             .unwrap_or(self.position.sequence)
     }
@@ -119,7 +136,7 @@ impl Store {
         let accounts = (self.boot.as_str(), &self.accounts);
         let next = Day::create(&self.directory, self.position, today, accounts)?;
         if let Some(last) = self.day.replace(next) {
-            let file = last.file.clone();
+            let (file, first) = (last.file.clone(), last.first);
             // Closing it moves what waits beside it into it.
             drop(last);
             if file.first == self.position.sequence {
@@ -130,7 +147,7 @@ impl Store {
                 }
             } else {
                 let bytes = fs::metadata(&file.path)?.len();
-                self.closed.push((file, bytes));
+                self.closed.push(Closed { file, first, bytes });
             }
         }
         Ok(())
@@ -138,18 +155,18 @@ impl Store {
 
     /// Bytes of all files.
     pub(super) fn bytes(&self) -> Result<u64, HistoryError> {
-        let closed: u64 = self.closed.iter().map(|(_, bytes)| bytes).sum();
+        let closed: u64 = self.closed.iter().map(|closed| closed.bytes).sum();
         let open = self.day.as_ref().map_or(Ok(0), Day::bytes)?;
         Ok(closed + open)
     }
 
     /// The oldest file that is not written any more, and the last record in it.
     pub(super) fn oldest_closed(&self) -> Option<(&DayFile, u64)> {
-        let (file, _) = self.closed.first()?;
+        let file = &self.closed.first()?.file;
         let next = self
             .closed
             .get(1)
-            .map(|(file, _)| file.first)
+            .map(|closed| closed.file.first)
             .or_else(|| self.day.as_ref().map(|day| day.file.first))
             .unwrap_or(self.position.sequence);
         Some((file, next - 1))
@@ -158,8 +175,7 @@ impl Store {
     /// Removes the oldest file that is not written any more.
     pub(super) fn remove_oldest(&mut self) -> Result<(), HistoryError> {
         if !self.closed.is_empty() {
-            let (file, _) = self.closed.remove(0);
-            file.remove()?;
+            self.closed.remove(0).file.remove()?;
         }
         Ok(())
     }

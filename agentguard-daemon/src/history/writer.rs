@@ -260,6 +260,8 @@ impl Writer {
             return;
         }
         self.retention_due = None;
+        // How full it was is told, though what was too much goes at once.
+        self.watch();
         match self
             .retention
             .apply(&mut self.store, &self.cursors, today())
@@ -267,10 +269,7 @@ impl Writer {
             Ok(gaps) => self.note_gaps(gaps),
             Err(error) => self.publish(Some(&error)),
         }
-        match self.retention.fill(&self.store, &self.cursors) {
-            Ok(fill) => self.watch(fill),
-            Err(error) => self.publish(Some(&error)),
-        }
+        self.watch();
         let is_refusing = *self.refusals.borrow();
         if is_refusing || self.warned > 0 {
             // Sinks come on, though no record may come.
@@ -278,7 +277,14 @@ impl Writer {
         }
     }
 
-    fn watch(&mut self, fill: Fill) {
+    fn watch(&mut self) {
+        match self.retention.fill(&self.store, &self.cursors) {
+            Ok(fill) => self.note_fill(fill),
+            Err(error) => self.publish(Some(&error)),
+        }
+    }
+
+    fn note_fill(&mut self, fill: Fill) {
         self.shared.lock().undelivered_bytes = fill.bytes;
         let reached = WARNINGS.into_iter().rfind(|&level| fill.percent >= level);
         match reached {
