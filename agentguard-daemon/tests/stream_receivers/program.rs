@@ -42,7 +42,13 @@ impl Program {
         is_ready: impl Fn() -> bool + 'static,
     ) -> Self {
         let root = root();
-        let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/syslog-ng", "lib"];
+        // Some packages of Debian 12 have theirs in /lib, which is the same only once they are installed.
+        let libraries = [
+            "usr/lib/x86_64-linux-gnu",
+            "lib/x86_64-linux-gnu",
+            "usr/lib/syslog-ng",
+            "lib",
+        ];
         let mut program = Self {
             words,
             libraries: env::join_paths(libraries.map(|it| root.join(it))).unwrap(),
