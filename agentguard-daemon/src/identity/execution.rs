@@ -18,6 +18,10 @@ use crate::{
     policy::selection::{Choice, Selection},
 };
 
+mod origins;
+
+use origins::Origins;
+
 /// Execs that are kept before those of ended processes are forgotten.
 const KEPT: usize = 16_384;
 
@@ -27,7 +31,8 @@ const KEPT_ENDED: usize = 4_096;
 /// Ancestors that a record tells of.
 pub const MAX_ANCESTORS: usize = 8;
 
-/// Programs that a process ran before, of which a later policy may make something else.
+/// Programs that a process ran before, of which a later policy may make something else: those that some
+/// policy could tell apart, however often each was run.
 pub const MAX_FORMERS: usize = 64;
 
 /// One run of one executable.
@@ -177,9 +182,9 @@ impl Executions {
     }
 
     /// Forgets the execs that no process runs, but for the last, and for what is asked of where the
-    /// running ones come from: [`MAX_ANCESTORS`], and what each process ran before, up to
-    /// [`MAX_FORMERS`] and the last one that `decides` who it is. Without that bound a process that
-    /// starts programs for ever would fill the memory.
+    /// running ones come from: [`MAX_ANCESTORS`], and what each process ran before: the last run of each
+    /// of [`MAX_FORMERS`] programs, and the last one that `decides` who it is. Without that bound a
+    /// process that starts programs for ever would fill the memory.
     pub fn forget(
         &mut self,
         running: impl IntoIterator<Item = u64>,
@@ -187,11 +192,12 @@ impl Executions {
     ) {
         let mut kept: HashSet<u64> = HashSet::new();
         let mut known_deciding = HashMap::new();
+        let mut origins_of = Origins::new(self);
         for id in running {
             if kept.contains(&id) || !self.known.contains_key(&id) {
                 continue;
             }
-            let mut origins: Vec<u64> = self.formers(id).take(MAX_FORMERS).collect();
+            let mut origins = origins_of.of(id).to_vec();
             origins.push(id);
             origins.extend(self.last_deciding(id, &decides, &mut known_deciding));
             // What a former one was, its parent had a say in.

@@ -185,3 +185,46 @@ fn a_process_that_starts_programs_for_ever_is_remembered_by_what_decides() {
     assert_eq!(formers.first(), Some(&(last + 2)));
     assert!(table.ancestors(last + 3).count() == MAX_ANCESTORS);
 }
+
+#[test]
+fn a_program_that_no_policy_asks_for_now_is_remembered_for_the_next() {
+    let mut table = Executions::default();
+    table.insert(1, execution("/opt/agent", 0, 0, 0));
+    let last = 2 * KEPT as u64;
+    // Two that start each other, for longer than all execs are kept.
+    for id in 2..=last {
+        let path = if id % 2 == 0 { "/sh" } else { "/env" };
+        table.insert(id, execution(path, 0, id - 1, 0));
+        if table.is_full() {
+            table.forget([id], |_| false);
+        }
+    }
+    table.forget([last], |_| false);
+    let formers: Vec<u64> = table.formers(last).collect();
+    assert_eq!(formers.last(), Some(&1));
+    assert!(table.iter().count() < KEPT_ENDED + 10);
+}
+
+#[test]
+fn of_many_programs_the_last_are_remembered() {
+    let mut table = Executions::default();
+    let last = KEPT as u64 + 10;
+    for id in 1..=last {
+        // All of them, again and again.
+        let path = format!("/{}", id % 1_000);
+        table.insert(id, execution(&path, 0, id - 1, 0));
+    }
+    let last_formers: Vec<u64> = table.formers(last).take(MAX_FORMERS).collect();
+    assert_eq!(*Origins::new(&table).of(last), last_formers);
+    // And where each was run many times, those that differ.
+    let mut table = Executions::default();
+    for id in 1..=last {
+        let path = format!("/{}", id / 100);
+        table.insert(id, execution(&path, 0, id - 1, 0));
+    }
+    let of_last = Origins::new(&table).of(last);
+    let newest = last / 100;
+    let expected = (newest - MAX_FORMERS as u64..newest).map(|run| run * 100 + 99);
+    let expected = expected.chain([last - 1]).rev().take(MAX_FORMERS);
+    assert_eq!(*of_last, expected.collect::<Vec<_>>());
+}
