@@ -112,7 +112,7 @@ pub struct Progress {
 }
 
 /// Which records a sink gets. What is empty asks for nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Of these classes of OCSF.
     pub classes: Vec<u32>,
@@ -125,6 +125,15 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether all records are wanted.
+    #[must_use]
+    pub const fn takes_all(&self) -> bool {
+        self.classes.is_empty()
+            && self.verdicts.is_empty()
+            && self.identities.is_empty()
+            && self.min_severity <= 1
+    }
+
     /// Whether a record of this class, severity, verdict and identity is wanted. One that has no verdict
     /// or identity is not, where one is asked for.
     #[must_use]

@@ -21,6 +21,7 @@ use agentguard_daemon::{
         key::{FIRST_KEY, current_key},
         verify::{Verifier, feed_history},
     },
+    sink::Filter,
 };
 use jiff::Timestamp;
 
@@ -49,7 +50,7 @@ fn open(directory: &Path) -> Result<History, String> {
         on_full: OnFull::DropOldest,
     };
     let encoder = Encoder::new(host, uuid::Uuid::now_v7());
-    let sinks = ["sink".to_owned()];
+    let sinks = [("sink".to_owned(), Filter::default())];
     History::open(directory, encoder, retention, sinks).map_err(|error| error.to_string())
 }
 

@@ -179,7 +179,10 @@ pub fn start(settings: Settings) -> Result<Daemon, StartError> {
         &directory,
         Encoder::new(host, uuid::Uuid::now_v7()),
         Retention::from(&settings.history),
-        settings.sinks.keys().cloned(),
+        settings
+            .sinks
+            .iter()
+            .map(|(name, sink)| (name.clone(), sink.filter.clone())),
     )?;
     share(&settings.state_dir, &directory).map_err(failed("history"))?;
     let delivery = Delivery::start(

@@ -36,7 +36,9 @@ impl Scene {
             &place,
             Encoder::new(host, uuid::Uuid::now_v7()),
             retention,
-            sinks.keys().cloned(),
+            sinks
+                .iter()
+                .map(|(name, sink)| (name.clone(), sink.filter.clone())),
         )
         .unwrap();
         let delivery =

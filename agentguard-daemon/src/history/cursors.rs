@@ -9,6 +9,7 @@ use std::{
 use rusqlite::{Connection, params};
 
 use super::HistoryError;
+use crate::sink::Filter;
 
 /// The cursors of all sinks in the settings.
 ///
@@ -20,19 +21,35 @@ pub struct Cursors(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
-    live: BTreeMap<String, u64>,
+    live: BTreeMap<String, Cursor>,
     unsaved: bool,
 }
 
+#[derive(Debug)]
+struct Cursor {
+    sequence: u64,
+    filter: Filter,
+}
+
+/// A sink that does not have all records yet.
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub(super) sink: String,
+    pub(super) cursor: u64,
+    /// Of the records after that it wants these.
+    pub(super) filter: Filter,
+}
+
 impl Cursors {
-    /// Opens those in `directory`, for `sinks`. A sink that is new begins after record `newest`.
+    /// Opens those in `directory`, for `sinks` and what each wants. A sink that is new begins after record
+    /// `newest`.
     ///
     /// # Errors
     ///
     /// If they cannot be read or made.
     pub fn open(
         directory: &Path,
-        sinks: impl IntoIterator<Item = String>,
+        sinks: impl IntoIterator<Item = (String, Filter)>,
         newest: u64,
     ) -> Result<Self, HistoryError> {
         let connection = Connection::open(directory.join("cursors.db"))?;
@@ -49,10 +66,10 @@ impl Cursors {
             .collect::<Result<_, _>>()?;
         let live = sinks
             .into_iter()
-            .map(|sink| {
+            .map(|(sink, filter)| {
                 // Beyond the newest: the history was cut off, which `audit verify` tells.
-                let cursor = known.get(&sink).map_or(newest, |&known| known.min(newest));
-                (sink, cursor)
+                let sequence = known.get(&sink).map_or(newest, |&known| known.min(newest));
+                (sink, Cursor { sequence, filter })
             })
             .collect();
         let cursors = Self(Mutex::new(Inner {
@@ -67,31 +84,42 @@ impl Cursors {
     /// The last record that `sink` need not get again.
     #[must_use]
     pub fn get(&self, sink: &str) -> u64 {
-        self.lock().live.get(sink).copied().unwrap_or(0)
+        self.lock()
+            .live
+            .get(sink)
+            .map_or(0, |cursor| cursor.sequence)
     }
 
-    /// All of them.
-    #[must_use]
-    pub fn all(&self) -> Vec<(String, u64)> {
+    /// The sinks that have not come to record `last` yet.
+    pub(super) fn behind(&self, last: u64) -> Vec<Behind> {
         let inner = self.lock();
         inner
             .live
             .iter()
-            .map(|(sink, cursor)| (sink.clone(), *cursor))
+            .filter(|(_, cursor)| cursor.sequence < last)
+            .map(|(sink, cursor)| Behind {
+                sink: sink.clone(),
+                cursor: cursor.sequence,
+                filter: cursor.filter.clone(),
+            })
             .collect()
     }
 
     /// The sink that is furthest behind.
     #[must_use]
     pub fn least(&self) -> Option<u64> {
-        self.lock().live.values().copied().min()
+        self.lock()
+            .live
+            .values()
+            .map(|cursor| cursor.sequence)
+            .min()
     }
 
     /// Moves the cursor of `sink`; it is on disk at the next [`Cursors::save`].
     pub fn set(&self, sink: &str, sequence: u64) {
         let mut inner = self.lock();
         if let Some(cursor) = inner.live.get_mut(sink) {
-            *cursor = sequence;
+            cursor.sequence = sequence;
             inner.unsaved = true;
         }
     }
@@ -100,9 +128,9 @@ impl Cursors {
     pub fn advance(&self, sink: &str, from: u64, to: u64) {
         let mut inner = self.lock();
         if let Some(cursor) = inner.live.get_mut(sink)
-            && *cursor == from
+            && cursor.sequence == from
         {
-            *cursor = to;
+            cursor.sequence = to;
             inner.unsaved = true;
         }
     }
@@ -126,7 +154,7 @@ impl Cursors {
         for (sink, cursor) in live {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO cursors VALUES (?1, ?2)")?
-                .execute(params![sink, *cursor])?;
+                .execute(params![sink, cursor.sequence])?;
         }
         transaction.commit()?;
         *unsaved = false;

@@ -21,7 +21,10 @@ use super::{
     store::Store,
     writer::{Writer, announced},
 };
-use crate::audit::{AuditRecord, Encoder};
+use crate::{
+    audit::{AuditRecord, Encoder},
+    sink::Filter,
+};
 
 /// Records that may wait: with those of a batch they stay below some 20 MB.
 const MOST_WAITING: u64 = 8_192;
@@ -68,7 +71,7 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the history in `directory` and goes on with it, for `sinks`.
+    /// Opens the history in `directory` and goes on with it, for `sinks` and what each wants.
     ///
     /// # Errors
     ///
@@ -77,7 +80,7 @@ impl History {
         directory: &Path,
         encoder: Encoder,
         retention: Retention,
-        sinks: impl IntoIterator<Item = String>,
+        sinks: impl IntoIterator<Item = (String, Filter)>,
     ) -> Result<Self, HistoryError> {
         let store = Store::open(directory, encoder.boot_id())?;
         let told = store.accounts().clone();

@@ -21,7 +21,10 @@ use super::{
     store::Store,
     verify::{Verifier, feed_history},
 };
-use crate::audit::{AuditRecord, Encoder, Host};
+use crate::{
+    audit::{AuditRecord, Encoder, Host},
+    sink::Filter,
+};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -241,7 +244,7 @@ impl World {
 }
 
 fn open_cursors(directory: &Path, newest: u64) -> Cursors {
-    Cursors::open(directory, ["sink".to_owned()], newest).unwrap()
+    Cursors::open(directory, [("sink".to_owned(), Filter::default())], newest).unwrap()
 }
 
 fn sizes(directory: &Path) -> HashMap<String, usize> {

@@ -58,7 +58,7 @@ impl Retention {
             if is_wanted || !self.may_forget(cursors, last) {
                 break;
             }
-            gaps.extend(pass(cursors, store.first(), last));
+            gaps.extend(pass(store, cursors, last));
             cursors.save()?;
             store.remove_oldest()?;
         }
@@ -79,7 +79,7 @@ impl Retention {
         let mut gaps = Vec::new();
         if let Some((_, last)) = store.oldest_closed() {
             if self.may_forget(cursors, last) {
-                gaps.extend(pass(cursors, store.first(), last));
+                gaps.extend(pass(store, cursors, last));
                 store.remove_oldest()?;
             }
         } else {
@@ -100,7 +100,7 @@ impl Retention {
         if !self.may_forget(cursors, last) {
             return Ok(None);
         }
-        gaps.extend(pass(cursors, store.first(), last));
+        gaps.extend(pass(store, cursors, last));
         cursors.save()?;
         store.forget_some()?;
         Ok(Some(()))
@@ -130,19 +130,30 @@ impl Retention {
     }
 }
 
-/// Moves the cursors past the records until `last`, and says who had not had them. `first` is the oldest
-/// record that is here.
-fn pass(cursors: &Cursors, first: u64, last: u64) -> Vec<Gap> {
+/// Moves the cursors past the records until `last`, which are in the oldest file, and says who had not had
+/// them and would have got them.
+fn pass(store: &Store, cursors: &Cursors, last: u64) -> Vec<Gap> {
+    let gone = store.first() - 1;
     cursors
-        .all()
+        .behind(last)
         .into_iter()
-        .filter(|(_, cursor)| *cursor < last)
-        .map(|(sink, cursor)| {
-            cursors.set(&sink, last);
-            Gap {
-                sink,
-                records: last - cursor.max(first - 1),
-            }
+        .filter_map(|behind| {
+            let after = behind.cursor.max(gone);
+            let records = if behind.filter.takes_all() {
+                last - after
+            } else {
+                store
+                    .count_oldest(after, last, &behind.filter)
+                    .unwrap_or_else(|error| {
+                        tracing::error!(%error, sink = behind.sink, "all that goes is taken for lost");
+                        last - after
+                    })
+            };
+            cursors.set(&behind.sink, last);
+            (records > 0).then_some(Gap {
+                sink: behind.sink,
+                records,
+            })
         })
         .collect()
 }

@@ -15,7 +15,10 @@ use super::{
     accounts::Told,
     day::{Batch, Day, DayFile},
 };
-use crate::audit::chain::{NOTHING, Position};
+use crate::{
+    audit::chain::{NOTHING, Position},
+    sink::Filter,
+};
 
 /// How far numbers jump where the last file is damaged: more records than it can have had, so that no
 /// number is given twice.
@@ -170,6 +173,39 @@ impl Store {
             .or_else(|| self.day.as_ref().map(|day| day.file.first))
             .unwrap_or(self.position.sequence);
         Some((file, next - 1))
+    }
+
+    /// How many records of the oldest file after number `after` and until `last` a sink with this filter
+    /// gets.
+    pub(super) fn count_oldest(
+        &self,
+        after: u64,
+        last: u64,
+        filter: &Filter,
+    ) -> Result<u64, HistoryError> {
+        let closed = self.closed.first().map(|closed| &closed.file);
+        let Some(file) = closed.or_else(|| self.day.as_ref().map(|day| &day.file)) else {
+            return Ok(0);
+        };
+        let connection = super::reader::open(&file.path)?;
+        let mut select = connection.prepare(
+            "SELECT class, severity, verdict, identity, count(*) FROM events
+             WHERE sequence > ?1 AND sequence <= ?2 GROUP BY 1, 2, 3, 4",
+        )?;
+        let mut rows = select.query([after, last])?;
+        let mut sum = 0;
+        while let Some(row) = rows.next()? {
+            let (verdict, identity): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+            if filter.matches(
+                row.get(0)?,
+                row.get(1)?,
+                verdict.as_deref(),
+                identity.as_deref(),
+            ) {
+                sum += row.get::<_, u64>(4)?;
+            }
+        }
+        Ok(sum)
     }
 
     /// Removes the oldest file that is not written any more.
