@@ -15,4 +15,7 @@ pub struct Flood {
     pub denied: u64,
     /// From before the first to after the last, on the boot clock.
     pub time_ns: u64,
+    /// From before the first to before the last: what a machine that stalled after that did not ask for
+    /// was not refused.
+    pub offered_ns: u64,
 }

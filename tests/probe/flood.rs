@@ -42,6 +42,7 @@ pub(crate) fn run(time: Duration, threads: u32, rate: u32, target: SocketAddr) -
                     passed: sum.passed + one.passed,
                     limited: sum.limited + one.limited,
                     denied: sum.denied + one.denied,
+                    offered_ns: sum.offered_ns.max(one.offered_ns),
                     ..sum
                 })
             })
@@ -84,6 +85,10 @@ fn work(
             let port = ports.next().expect("it goes round");
             let peer = SocketAddr::new(target.ip(), port);
             flood.asked += 1;
+            if flood.asked == due {
+                let age = start.elapsed().as_nanos();
+                flood.offered_ns = u64::try_from(age).expect("less than five centuries");
+            }
             match socket.connect(&peer.into()) {
                 Ok(()) => flood.passed += 1,
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => flood.limited += 1,

@@ -43,9 +43,11 @@ fn end(child: Child) -> Flood {
 
 /// Offered ten times the limit for ten seconds: never more than burst and rate allow, and hardly less.
 fn assert_exact(what: &str, flood: Flood, rate: u32, burst: u32, least_percent: u64) {
-    let nanoseconds = u128::from(flood.time_ns) * u128::from(rate);
-    let allowed =
-        u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst);
+    let allowed_in = |time_ns: u64| {
+        let nanoseconds = u128::from(time_ns) * u128::from(rate);
+        u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst)
+    };
+    let allowed = allowed_in(flood.time_ns);
     assert!(
         flood.asked >= u64::from(rate) * TIME.as_secs() * u64::from(OFFER) / 2,
         "{what}: too little was offered: {flood:?}"
@@ -60,7 +62,7 @@ fn assert_exact(what: &str, flood: Flood, rate: u32, burst: u32, least_percent: 
         "{what}: {flood:?}, and {allowed} are allowed"
     );
     assert!(
-        flood.passed + 1 >= allowed * least_percent / 100,
+        flood.passed + 1 >= allowed_in(flood.offered_ns) * least_percent / 100,
         "{what}: {flood:?}, and {allowed} are allowed"
     );
 }
