@@ -143,10 +143,14 @@ pub(crate) async fn drive_through(
     faults: &[Fault],
 ) -> Passage {
     let done = Cell::new(0);
+    let is_over = Cell::new(false);
     let trouble = async {
         for (number, fault) in faults.iter().enumerate() {
             let start = records.len() * (number + 1) / (faults.len() + 1);
             while done.get() < start {
+                if is_over.get() {
+                    return;
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // Within a batch.
@@ -165,10 +169,20 @@ pub(crate) async fn drive_through(
             }
         }
     };
-    let driving =
-        async { tokio::time::timeout(PATIENCE * 2, drive(transport, records, &done)).await };
+    let driving = async {
+        let passage = tokio::time::timeout(PATIENCE * 2, drive(transport, records, &done)).await;
+        is_over.set(true);
+        passage
+    };
     let (passage, ()) = tokio::join!(driving, trouble);
-    passage.expect("all records are sent in time")
+    passage.unwrap_or_else(|_elapsed| {
+        panic!(
+            "{} of {} records are sent in time; the receiver says: {}",
+            done.get(),
+            records.len(),
+            program.log()
+        )
+    })
 }
 
 /// What arrived.
