@@ -19,7 +19,7 @@ use agentguard_tests::{daemon::Daemon, network::Zone, probe::Report, world::PORT
 use serde_json::Value;
 
 use crate::{
-    control::{MAX_RESIDENT_KIB, PATIENCE, READERS, count_sockets, wait_for},
+    control::{MAX_RESIDENT_KIB, PATIENCE, READERS, count_descriptors, wait_for},
     scene::{ENFORCED, Scene, policy, spec},
 };
 
@@ -346,7 +346,7 @@ fn whoever_asks_badly_disturbs_nobody() {
     let mut daemon = start(&scene, &place);
     let mut judge = scene.judge();
     wait_for("metrics", || place.scrape().is_some());
-    let sockets = count_sockets(&mut daemon);
+    let descriptors = count_descriptors(&mut daemon);
 
     for (request, status) in [
         (&b"\xff\x00\x1b[2J\xfe\r\n\r\n"[..], "400"),
@@ -385,7 +385,7 @@ fn whoever_asks_badly_disturbs_nobody() {
             .is_some_and(|mut scrape| scrape.take("agentguard_generation") == 2)
     });
     wait_for("no connection left", || {
-        count_sockets(&mut daemon) <= sockets
+        count_descriptors(&mut daemon) <= descriptors
     });
     drop(slow);
     let resident = daemon.resident_kib();
