@@ -37,14 +37,7 @@ pub(crate) fn run(time: Duration, threads: u32, rate: u32, target: SocketAddr) -
             .into_iter()
             .try_fold(Flood::default(), |sum, worker| {
                 let one = worker.join().expect("a worker ends")?;
-                Ok::<_, io::Error>(Flood {
-                    asked: sum.asked + one.asked,
-                    passed: sum.passed + one.passed,
-                    limited: sum.limited + one.limited,
-                    denied: sum.denied + one.denied,
-                    offered_ns: sum.offered_ns.max(one.offered_ns),
-                    ..sum
-                })
+                Ok::<_, io::Error>(sum.joined_with(&one))
             })
     })?;
     let flood = Flood {
@@ -84,11 +77,7 @@ fn work(
         while flood.asked < due {
             let port = ports.next().expect("it goes round");
             let peer = SocketAddr::new(target.ip(), port);
-            flood.asked += 1;
-            if flood.asked == due {
-                let age = start.elapsed().as_nanos();
-                flood.offered_ns = u64::try_from(age).expect("less than five centuries");
-            }
+            flood.note_ask(start.elapsed());
             match socket.connect(&peer.into()) {
                 Ok(()) => flood.passed += 1,
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => flood.limited += 1,

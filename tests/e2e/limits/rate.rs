@@ -23,8 +23,11 @@ use crate::scene::Scene;
 
 const TIME: Duration = Duration::from_secs(10);
 const THREADS: [u32; 3] = [1, 8, 64];
-/// Of what a limit allows, how much of it is offered.
+/// How many times what a limit allows is offered.
 const OFFER: u32 = 10;
+/// How much of what it allows must have been, in percent: hardly a machine makes a million calls a second
+/// from one thread, and some make 280,000.
+const LEAST_OFFER_PERCENT: u64 = 150;
 
 fn flood(sandbox: &Sandbox, cgroup: &Cgroup, threads: u32, rate: u32, to: SocketAddr) -> Child {
     let mut command = Command::new(probe_path());
@@ -41,29 +44,27 @@ fn end(child: Child) -> Flood {
     serde_json::from_slice(&output.stdout).expect("a flood says what became of it")
 }
 
-/// Offered ten times the limit for ten seconds: never more than burst and rate allow, and hardly less.
-fn assert_exact(what: &str, flood: Flood, rate: u32, burst: u32, least_percent: u64) {
-    let allowed_in = |time_ns: u64| {
-        let nanoseconds = u128::from(time_ns) * u128::from(rate);
-        u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst)
-    };
-    let allowed = allowed_in(flood.time_ns);
+/// Never more passes than burst and rate allow, and hardly less than an exact limiter had let pass of
+/// what was asked for.
+fn assert_exact(what: &str, flood: &Flood, rate: u32, burst: u32, least_percent: u64) {
+    let nanoseconds = u128::from(flood.time_ns) * u128::from(rate);
+    let allowed =
+        u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst);
+    let exact = flood.passed_by_exact(rate, burst);
+    let (asked, passed) = (flood.asked, flood.passed);
+    println!("{what}: asked {asked}, passed {passed}, allowed {allowed}, exact {exact}");
     assert!(
-        flood.asked >= u64::from(rate) * TIME.as_secs() * u64::from(OFFER) / 2,
-        "{what}: too little was offered: {flood:?}"
+        asked * 100 >= allowed * LEAST_OFFER_PERCENT,
+        "{what}: {asked} asked, too few to press on a limit that allows {allowed}"
     );
-    assert_eq!(
-        flood.asked,
-        flood.passed + flood.limited,
-        "{what}: {flood:?}"
-    );
+    assert_eq!(asked, passed + flood.limited, "{what}");
     assert!(
-        flood.passed <= allowed,
-        "{what}: {flood:?}, and {allowed} are allowed"
+        passed <= allowed,
+        "{what}: {passed} passed, and {allowed} are allowed"
     );
     assert!(
-        flood.passed + 1 >= allowed_in(flood.offered_ns) * least_percent / 100,
-        "{what}: {flood:?}, and {allowed} are allowed"
+        passed + 1 >= exact * least_percent / 100,
+        "{what}: {passed} passed, and {exact} should have"
     );
 }
 
@@ -105,7 +106,7 @@ fn what_passes_is_burst_and_rate_whoever_contends() {
     for ((rate, threads, name), child) in cases.iter().zip(floods) {
         let flood = end(child);
         let what = format!("{rate}/s from {threads} threads");
-        assert_exact(&what, flood, *rate, burst(*rate), 99);
+        assert_exact(&what, &flood, *rate, burst(*rate), 99);
         // The kernel's own count, and what people see of it.
         assert_eq!(
             daemon.counter(name, "counters", "denied"),
@@ -147,7 +148,7 @@ fn a_hundred_thousand_a_second_pass_and_no_more() {
             RATE * OFFER,
             SocketAddr::new(to, PORT),
         );
-        assert_exact(&format!("{threads} threads"), end(child), RATE, BURST, 98);
+        assert_exact(&format!("{threads} threads"), &end(child), RATE, BURST, 98);
     }
 }
 
