@@ -25,9 +25,11 @@ const TIME: Duration = Duration::from_secs(10);
 const THREADS: [u32; 3] = [1, 8, 64];
 /// How many times what a limit allows is offered.
 const OFFER: u32 = 10;
-/// How much of what it allows must have been, in percent: hardly a machine makes a million calls a second
-/// from one thread, and some make 280,000.
-const LEAST_OFFER_PERCENT: u64 = 150;
+/// How much of what it allows must have been, in percent. Not ten times that: hardly a machine makes a
+/// million calls a second from one thread, and a busy one makes 130,000.
+const LEAST_OFFER_PERCENT: u64 = 110;
+/// How often it is tried to offer so much, on a machine that has other things to do.
+const TRIES: usize = 5;
 
 fn flood(sandbox: &Sandbox, cgroup: &Cgroup, threads: u32, rate: u32, to: SocketAddr) -> Child {
     let mut command = Command::new(probe_path());
@@ -44,17 +46,26 @@ fn end(child: Child) -> Flood {
     serde_json::from_slice(&output.stdout).expect("a flood says what became of it")
 }
 
+/// What a limit allows while the flood lasts.
+fn allowed(flood: &Flood, rate: u32, burst: u32) -> u64 {
+    let nanoseconds = u128::from(flood.time_ns) * u128::from(rate);
+    u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst)
+}
+
+/// Whether enough was asked for to say something of the limit.
+fn presses(flood: &Flood, rate: u32, burst: u32) -> bool {
+    flood.asked * 100 >= allowed(flood, rate, burst) * LEAST_OFFER_PERCENT
+}
+
 /// Never more passes than burst and rate allow, and hardly less than an exact limiter had let pass of
 /// what was asked for.
 fn assert_exact(what: &str, flood: &Flood, rate: u32, burst: u32, least_percent: u64) {
-    let nanoseconds = u128::from(flood.time_ns) * u128::from(rate);
-    let allowed =
-        u64::try_from(nanoseconds / 1_000_000_000).expect("a small count") + u64::from(burst);
+    let allowed = allowed(flood, rate, burst);
     let exact = flood.passed_by_exact(rate, burst);
     let (asked, passed) = (flood.asked, flood.passed);
     println!("{what}: asked {asked}, passed {passed}, allowed {allowed}, exact {exact}");
     assert!(
-        asked * 100 >= allowed * LEAST_OFFER_PERCENT,
+        presses(flood, rate, burst),
         "{what}: {asked} asked, too few to press on a limit that allows {allowed}"
     );
     assert_eq!(asked, passed + flood.limited, "{what}");
@@ -141,14 +152,15 @@ fn a_hundred_thousand_a_second_pass_and_no_more() {
         .network
         .fresh(agentguard_tests::network::Family::V4, Zone::Allowed);
     for (threads, cgroup) in THREADS.into_iter().zip(&cgroups) {
-        let child = flood(
-            &sandbox,
-            cgroup,
-            threads,
-            RATE * OFFER,
-            SocketAddr::new(to, PORT),
-        );
-        assert_exact(&format!("{threads} threads"), &end(child), RATE, BURST, 98);
+        let offer = || {
+            let to = SocketAddr::new(to, PORT);
+            end(flood(&sandbox, cgroup, threads, RATE * OFFER, to))
+        };
+        let mut floods = std::iter::repeat_with(offer).take(TRIES);
+        let flood = floods
+            .find(|flood| presses(flood, RATE, BURST))
+            .expect("the machine makes more calls than the limit allows");
+        assert_exact(&format!("{threads} threads"), &flood, RATE, BURST, 98);
     }
 }
 
