@@ -63,7 +63,6 @@ fn assert_exact(what: &str, flood: &Flood, rate: u32, burst: u32, least_percent:
     let allowed = allowed(flood, rate, burst);
     let exact = flood.passed_by_exact(rate, burst);
     let (asked, passed) = (flood.asked, flood.passed);
-    println!("{what}: asked {asked}, passed {passed}, allowed {allowed}, exact {exact}");
     assert!(
         presses(flood, rate, burst),
         "{what}: {asked} asked, too few to press on a limit that allows {allowed}"
