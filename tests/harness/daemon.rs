@@ -25,8 +25,9 @@ use crate::{
     user::User,
 };
 
-/// How long the daemon may take to come up, and to end. An emulated machine takes its time.
-const LIFE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the daemon may take to come up, and to end: an emulated machine may need minutes for the
+/// verifier alone.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A daemon, and the files and pins that it leaves.
 ///

@@ -12,7 +12,7 @@ use self::{initramfs::Initramfs, kernel::Kernel};
 use crate::{setup, tally::Tally};
 
 /// After this many seconds a guest is taken to hang. A run of all tests takes a fraction of that.
-const PATIENCE_SECONDS: &str = "1800";
+const PATIENCE_SECONDS: &str = "2700";
 
 /// What is tested unless somebody asks for else. To start a daemon takes an emulated machine ten
 /// seconds or more, most of it for the verifier, so this is one test for each thing that may differ
