@@ -14,10 +14,9 @@ use crate::{build, command, workspace};
 /// Programs of the host that the tests start.
 const PROGRAMS: [&str; 2] = ["ip", "sleep"];
 
-/// A root directory, and the archive that it is packed into for a kernel.
+/// A root directory, which is packed into an archive for each kernel.
 pub(crate) struct Initramfs {
     root: PathBuf,
-    pub(crate) archive: PathBuf,
 }
 
 impl Initramfs {
@@ -31,7 +30,6 @@ impl Initramfs {
         let directory = workspace::target().join("vm");
         let staged = Self {
             root: directory.join("root"),
-            archive: directory.join("initramfs"),
         };
         workspace::clear(&staged.root)?;
         // These are mounted on.
@@ -51,8 +49,11 @@ impl Initramfs {
         Ok(staged)
     }
 
-    /// Adds the modules of this kernel, in place of another's, and packs it all.
-    pub(crate) fn pack(&self, kernel: &Kernel) -> Result<()> {
+    /// Adds the modules of this kernel, in place of another's, packs it all and returns the archive.
+    pub(crate) fn pack(&self, kernel: &Kernel) -> Result<PathBuf> {
+        let archive = self
+            .root
+            .with_file_name(format!("initramfs-{}", kernel.release));
         let modules = self.root.join(guest::MODULES);
         workspace::clear(&modules)?;
         for (number, module) in kernel.modules.iter().enumerate() {
@@ -64,9 +65,10 @@ impl Initramfs {
         command::run(
             Command::new("sh")
                 .args(["-c", "find . | cpio --create --format=newc --quiet >\"$0\""])
-                .arg(&self.archive)
+                .arg(&archive)
                 .current_dir(&self.root),
-        )
+        )?;
+        Ok(archive)
     }
 
     /// Copies a program and the libraries that it is linked to.
