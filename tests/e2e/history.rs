@@ -4,16 +4,15 @@ use std::{
     cell::Cell,
     fs,
     net::SocketAddr,
-    process::{Child, Command},
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
 
 use agentguard_tests::{
-    agent::probe_path,
     cgroup::Cgroup,
     daemon::Daemon,
-    flood::Flood,
+    flood,
     judge::{Judge, Question},
     network::{Family, Zone},
     sandbox::Sandbox,
@@ -33,18 +32,10 @@ fn identity(name: &str) -> String {
         .replace("[\"r\"]", &format!("[\"{name}\"]"))
 }
 
-fn flood(sandbox: &Sandbox, cgroup: &Cgroup, rate: u32, seconds: u64) -> Child {
-    let to = SocketAddr::new(sandbox.network.fresh(Family::V4, Zone::Denied), PORT);
-    let mut command = Command::new(probe_path());
-    command
-        .args(["flood", &seconds.to_string(), "4", &rate.to_string()])
-        .arg(to.to_string());
-    sandbox.agent(cgroup).spawn(command)
-}
-
-fn end(child: Child) -> Flood {
-    let output = child.wait_with_output().expect("a flood ends");
-    serde_json::from_slice(&output.stdout).expect("a flood says what became of it")
+/// Starts a flood of flows that are refused.
+fn flood(sandbox: &Sandbox, cgroup: &Cgroup, rate: u32, time: Duration) -> Child {
+    let to = sandbox.network.fresh(Family::V4, Zone::Denied);
+    flood::start(&sandbox.agent(cgroup), 4, rate, time, to)
 }
 
 /// The one number that a question to the history is answered with.
@@ -82,7 +73,8 @@ fn a_flood_hides_nothing_of_others_and_is_counted_to_the_last() {
     let mut daemon = Daemon::prepare(&sandbox, &(identity("loud") + &identity("calm")));
     daemon.use_release();
     daemon.restart();
-    let child = flood(&sandbox, &loud, 100_000, 10);
+    let turn = flood::take_turn();
+    let child = flood(&sandbox, &loud, 100_000, Duration::from_secs(10));
     let mut judge = Judge::start(&sandbox.agent(&calm));
     let to = sandbox.network.fresh(Family::V4, Zone::Allowed);
     for marked in 0..MARKED {
@@ -90,7 +82,8 @@ fn a_flood_hides_nothing_of_others_and_is_counted_to_the_last() {
         assert_eq!(judge.put(&[question]), [0]);
         thread::sleep(Duration::from_millis(9));
     }
-    let flood = end(child);
+    let flood = flood::end(child);
+    drop(turn);
     assert!(flood.denied > 500_000, "{flood:?}");
     assert_eq!(flood.denied, flood.asked, "{flood:?}");
     let count = |identity, key| daemon.counter(identity, "events", key);
@@ -144,7 +137,12 @@ fn what_a_killed_daemon_had_not_written_is_told_by_the_next() {
     let mut daemon = Daemon::prepare(&scene.sandbox, &policy(""));
     daemon.use_release();
     daemon.restart();
-    let child = flood(&scene.sandbox, &scene.cgroup, 2_000, 2 * u64::from(KILLS));
+    let child = flood(
+        &scene.sandbox,
+        &scene.cgroup,
+        2_000,
+        Duration::from_secs(2) * KILLS,
+    );
     let begun = Instant::now();
     for kill in 0..KILLS {
         // From the moment that it answers to a while later; each time another one.

@@ -1,8 +1,48 @@
-//! What a flood of new flows was told.
+//! Floods of new flows, and what they were told.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::{Child, Command},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::{Agent, probe_path},
+    world::PORT,
+};
+
+/// Waits until no other test floods, and keeps others from it. Dozens of threads that ask for all that
+/// the machine can do leave each other too little to press on a limit.
+pub fn take_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed has ended its floods.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts to ask for so many flows a second, with UDP connects, for a time of whole seconds.
+pub fn start(agent: &Agent, threads: u32, per_second: u32, time: Duration, to: IpAddr) -> Child {
+    let mut command = Command::new(probe_path());
+    command
+        .arg("flood")
+        .arg(time.as_secs().to_string())
+        .args([threads, per_second].map(|number| number.to_string()))
+        .arg(SocketAddr::new(to, PORT).to_string());
+    agent.spawn(command)
+}
+
+/// Waits for the end of a flood.
+///
+/// # Panics
+///
+/// When it does not say what became of it.
+#[must_use]
+pub fn end(flood: Child) -> Flood {
+    let output = flood.wait_with_output().expect("a flood ends");
+    serde_json::from_slice(&output.stdout).expect("a flood says what became of it")
+}
 
 /// Flows that were asked for, and what became of them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
