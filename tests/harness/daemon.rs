@@ -128,8 +128,10 @@ impl Daemon {
     pub fn restart(&mut self) {
         self.launch();
         let deadline = Instant::now() + LIFE_TIMEOUT;
-        // To ask before there is a socket would only slow it down.
-        while !(self.socket().exists() && self.cli(&["status", "--json"]).status.success()) {
+        // To ask before it listens would only slow it down. One that was killed has left its socket.
+        let socket = self.socket();
+        let listens = || UnixStream::connect(&socket).is_ok();
+        while !(listens() && self.cli(&["status", "--json"]).status.success()) {
             let ended = self.child().try_wait().expect("look after the daemon");
             assert!(
                 ended.is_none() && Instant::now() < deadline,
