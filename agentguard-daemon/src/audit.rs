@@ -49,7 +49,7 @@ pub use self::{
     record::{
         Ancestor, AuditRecord, BootClock, Container, EventsLost, HistoryFilling, Launched,
         LimitName, LimitNews, LimitReport, Loss, Place, PolicyLoaded, PolicyRejected, Process,
-        Program, Unmet,
+        Program, RecordsRemoved, Unmet,
     },
     trail::Trail,
 };

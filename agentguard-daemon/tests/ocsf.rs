@@ -16,8 +16,8 @@ use agentguard_daemon::{
     audit::{
         Actor, Ancestor, AuditRecord, BootClock, Container, Encoder, EventsLost, HistoryFilling,
         Host, Launched, LimitName, LimitNews, LimitReport, Loss, Names, Place, PolicyLoaded,
-        PolicyRejected, Process, Program, Signer, Trail, Unmet, Untrusted, chain::Position,
-        ocsf::MAX_LINE_BYTES,
+        PolicyRejected, Process, Program, RecordsRemoved, Signer, Trail, Unmet, Untrusted,
+        chain::Position, ocsf::MAX_LINE_BYTES,
     },
     policy::{
         compiled::{
@@ -588,6 +588,15 @@ fn news_of_the_daemon_is_valid() {
             }),
             600_801,
             2,
+        ),
+        (
+            AuditRecord::RecordsRemoved(RecordsRemoved {
+                time,
+                first: 1,
+                last: 4,
+            }),
+            600_299,
+            1,
         ),
         (
             AuditRecord::Checkpoint(Box::new(Signer::new(&[1; 32]).sign(

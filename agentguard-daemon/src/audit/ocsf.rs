@@ -13,13 +13,13 @@ use uuid::{Builder, Uuid};
 
 use self::schema::{
     Action, Classification, Device, Entity, Event, Metadata, Os, Own, OwnCheckpoint, OwnLaunch,
-    Policy, Product, Severity, Status,
+    OwnRemoved, Policy, Product, Severity, Status,
 };
 use super::{
     chain::{Position, to_hex},
     checkpoint::Checkpoint,
     escape::{Escaped, Untrusted, escape},
-    record::{AuditRecord, Launched, PolicyLoaded, PolicyRejected},
+    record::{AuditRecord, Launched, PolicyLoaded, PolicyRejected, RecordsRemoved},
 };
 
 /// Longest line, its newline included: what rsyslog accepts by default.
@@ -136,6 +136,7 @@ impl Encoder {
             AuditRecord::DaemonStopped { .. } => self.lifecycle(4, "Stop", "stopped", &mut text),
             AuditRecord::EventsLost(record) => losses::events_lost(record, &mut text),
             AuditRecord::HistoryFilling(record) => losses::history_filling(record),
+            AuditRecord::RecordsRemoved(record) => self.records_removed(*record, &mut text),
             AuditRecord::Checkpoint(checkpoint) => self.checkpoint(checkpoint, &mut text),
             AuditRecord::SinkTest { sink, .. } => self.sink_test(sink, &mut text),
         };
@@ -213,6 +214,24 @@ impl Encoder {
                     next_key: to_hex(&checkpoint.next_key),
                     signature: to_hex(&checkpoint.signature),
                 },
+            }
+            .into(),
+            ..Event::default()
+        }
+    }
+
+    fn records_removed(&self, record: RecordsRemoved, text: &mut Text) -> Event {
+        let RecordsRemoved { first, last, .. } = record;
+        Event {
+            class: LIFECYCLE.activity(99, "Retention"),
+            severity: INFORMATIONAL,
+            message: format!(
+                "records {first} to {last} go from the history: their time is over, or its room"
+            ),
+            status: SUCCESS,
+            app: Some(self.product(text)),
+            unmapped: Own::Removed {
+                removed: OwnRemoved { first, last },
             }
             .into(),
             ..Event::default()

@@ -281,6 +281,17 @@ pub struct HistoryFilling {
     pub most_bytes: u64,
 }
 
+/// Retention lets records go: it says so before they do, and nothing else may remove any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordsRemoved {
+    /// When.
+    pub time: Timestamp,
+    /// Number of the first of them.
+    pub first: u64,
+    /// Number of the last of them.
+    pub last: u64,
+}
+
 /// Which limit of whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitName {
@@ -361,6 +372,8 @@ pub enum AuditRecord {
     EventsLost(EventsLost),
     /// The history fills, since a sink does not take its records.
     HistoryFilling(HistoryFilling),
+    /// The oldest records go.
+    RecordsRemoved(RecordsRemoved),
     /// All lines before this one are vouched for.
     Checkpoint(Box<Checkpoint>),
     /// Somebody wants to know whether a sink works.
@@ -384,6 +397,7 @@ impl AuditRecord {
             Self::EventsLost(record) => record.time,
             Self::Limit(record) => record.time(),
             Self::HistoryFilling(record) => record.time,
+            Self::RecordsRemoved(record) => record.time,
             Self::Checkpoint(checkpoint) => {
                 Timestamp::from_millisecond(checkpoint.time_ms).unwrap_or(Timestamp::UNIX_EPOCH)
             }
@@ -409,6 +423,7 @@ impl AuditRecord {
             | Self::PolicyRejected(_)
             | Self::Launched(_)
             | Self::HistoryFilling(_)
+            | Self::RecordsRemoved(_)
             | Self::Checkpoint(_)
             | Self::SinkTest { .. }
             | Self::DaemonStarted { .. }
@@ -426,6 +441,7 @@ impl AuditRecord {
             | Self::PolicyRejected(_)
             | Self::Launched(_)
             | Self::HistoryFilling(_)
+            | Self::RecordsRemoved(_)
             | Self::Checkpoint(_)
             | Self::SinkTest { .. }
             | Self::DaemonStarted { .. }

@@ -70,6 +70,7 @@ impl Told {
             | AuditRecord::DaemonStarted { .. }
             | AuditRecord::DaemonStopped { .. }
             | AuditRecord::HistoryFilling(_)
+            | AuditRecord::RecordsRemoved(_)
             | AuditRecord::Checkpoint(_)
             | AuditRecord::SinkTest { .. } => None,
         }

@@ -265,27 +265,35 @@ impl Day {
         Ok(pages.saturating_sub(free) * size)
     }
 
-    /// The last record of the oldest tenth. The newest batch stays: it says where the next record goes.
-    pub(super) fn next_to_forget(&self) -> Result<Option<u64>, HistoryError> {
+    /// The last of the oldest records that make up so many bytes, and of a tenth at least. The newest batch
+    /// stays: it says where the next record goes.
+    pub(super) fn last_of_oldest(&self, bytes: u64) -> Result<Option<u64>, HistoryError> {
+        let percent = bytes.saturating_mul(100) / self.bytes()?.max(1);
         Ok(self.connection.query_row(
             "SELECT max(last) FROM (SELECT last FROM batches ORDER BY first
-             LIMIT (SELECT min((count(*) + 9) / 10, count(*) - 1) FROM batches))",
-            [],
+             LIMIT (SELECT min((count(*) * ?1 + 99) / 100, count(*) - 1) FROM batches))",
+            [percent.clamp(10, 100)],
             |row| row.get(0),
         )?)
     }
 
-    /// Forgets the oldest tenth of its records.
-    pub(super) fn forget_some(&mut self) -> Result<(), HistoryError> {
-        let Some(until) = self.next_to_forget()? else {
+    /// Removes the records until `last`. Batches stay whole: small ones may have been put together since
+    /// it was found.
+    pub(super) fn remove_until(&mut self, last: u64) -> Result<(), HistoryError> {
+        let transaction = self.connection.transaction()?;
+        let last: Option<u64> = transaction.query_row(
+            "SELECT max(last) FROM batches WHERE last <= ?1",
+            [last],
+            |row| row.get(0),
+        )?;
+        let Some(last) = last else {
             return Ok(());
         };
-        let transaction = self.connection.transaction()?;
-        transaction.execute("DELETE FROM batches WHERE last <= ?1", [until])?;
-        transaction.execute("DELETE FROM events WHERE sequence <= ?1", [until])?;
+        transaction.execute("DELETE FROM batches WHERE last <= ?1", [last])?;
+        transaction.execute("DELETE FROM events WHERE sequence <= ?1", [last])?;
         transaction.commit()?;
         self.small = None;
-        self.first = until + 1;
+        self.first = last + 1;
         Ok(())
     }
 }

@@ -17,12 +17,13 @@ use proptest::prelude::*;
 use super::{
     Cursors, OnFull, Reader, Retention,
     day::{Batch, Entry},
+    retention,
     row::Row,
     store::Store,
     verify::{Verifier, feed_history},
 };
 use crate::{
-    audit::{AuditRecord, Encoder, Host},
+    audit::{AuditRecord, Encoder, Host, RecordsRemoved},
     sink::Filter,
 };
 
@@ -97,18 +98,28 @@ impl World {
         self.root.path().join(self.crashes.to_string())
     }
 
-    fn batch(&self, count: usize) -> Batch {
+    fn tests(count: usize) -> impl Iterator<Item = AuditRecord> {
+        (0..count).map(|number| AuditRecord::SinkTest {
+            time: Timestamp::now(),
+            sink: format!("{number}"),
+        })
+    }
+
+    fn append(&mut self, records: impl IntoIterator<Item = AuditRecord>) {
+        let batch = self.batch(records);
+        self.store.append(&batch, self.today).unwrap();
+        let lines = batch.entries.into_iter().map(|entry| entry.line);
+        self.lines.extend(lines);
+    }
+
+    fn batch(&self, records: impl IntoIterator<Item = AuditRecord>) -> Batch {
         let mut batch = Batch {
             accounts: HashMap::new(),
             start: self.store.position(),
             end: self.store.position(),
             entries: Vec::new(),
         };
-        for number in 0..count {
-            let record = AuditRecord::SinkTest {
-                time: Timestamp::now(),
-                sink: format!("{number}"),
-            };
+        for record in records {
             let encoded = self.encoder.encode(&record, batch.end);
             batch.end = batch.end.after(&encoded.line);
             batch.entries.push(Entry {
@@ -121,12 +132,7 @@ impl World {
 
     fn act(&mut self, act: &Act) {
         match *act {
-            Act::Append(count) => {
-                let batch = self.batch(count);
-                self.store.append(&batch, self.today).unwrap();
-                self.lines
-                    .extend(batch.entries.into_iter().map(|entry| entry.line));
-            }
+            Act::Append(count) => self.append(Self::tests(count)),
             Act::NextDay => self.today = self.today.tomorrow().unwrap(),
             Act::Reopen => {
                 self.cursors.save().unwrap();
@@ -156,16 +162,23 @@ impl World {
                     max_days: 30,
                     on_full: OnFull::RefuseNewFlows,
                 };
-                let gaps = strict
-                    .apply(&mut self.store, &self.cursors, self.today)
-                    .unwrap();
+                let due = strict.due(&self.store, &self.cursors, self.today).unwrap();
+                let Some(last) = due else { return };
+                let gaps = retention::pass(&self.store, &self.cursors, last);
                 assert_eq!(gaps, [], "what the sink does not have stays");
-                let first = usize::try_from(self.store.first()).unwrap();
-                assert!(first <= usize::try_from(self.cursor).unwrap() + 1);
-                self.gone = first - 1;
+                let removed = AuditRecord::RecordsRemoved(RecordsRemoved {
+                    time: Timestamp::now(),
+                    first: self.store.first(),
+                    last,
+                });
+                self.append([removed]);
                 // Before something goes the cursors are on disk.
                 self.cursors.save().unwrap();
                 self.saved = self.cursor;
+                self.store.remove_until(last).unwrap();
+                let first = self.store.first();
+                assert!(first <= last + 1 && last <= self.cursor);
+                self.gone = usize::try_from(first).unwrap() - 1;
             }
         }
     }
@@ -173,7 +186,7 @@ impl World {
     /// The daemon is killed while it writes `count` records.
     fn crash(&mut self, count: usize, part: f64, is_wrong: bool) {
         let before = sizes(&self.directory());
-        let batch = self.batch(count);
+        let batch = self.batch(Self::tests(count));
         self.store.append(&batch, self.today).unwrap();
         let after = sizes(&self.directory());
         let from = self.directory();

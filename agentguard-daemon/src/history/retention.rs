@@ -15,6 +15,9 @@ pub enum OnFull {
     RefuseNewFlows,
 }
 
+/// Fewer records of the file that is written do not go: the record that says so takes as much room.
+const LEAST: u64 = 8;
+
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -42,71 +45,51 @@ pub(super) struct Fill {
 }
 
 impl Retention {
-    /// Forgets what is too old or too much, and says who misses it.
-    pub(super) fn apply(
+    /// The last of the records that are to go now, since they are too old or too much; none where nothing
+    /// is, or where they have to wait for a sink.
+    pub(super) fn due(
         &self,
-        store: &mut Store,
+        store: &Store,
         cursors: &Cursors,
         today: Date,
-    ) -> Result<Vec<Gap>, HistoryError> {
-        let mut gaps = Vec::new();
+    ) -> Result<Option<u64>, HistoryError> {
         let oldest_day = today
             .checked_sub(i64::from(self.max_days).days())
             .unwrap_or(Date::MIN);
-        while let Some((file, last)) = store.oldest_closed() {
-            let is_wanted = file.date >= oldest_day && store.bytes()? <= self.max_bytes;
-            if is_wanted || !self.may_forget(cursors, last) {
-                break;
+        let mut excess = store.bytes()?.saturating_sub(self.max_bytes);
+        let mut due = None;
+        for closed in store.closed() {
+            if closed.file.date >= oldest_day && excess == 0 {
+                return Ok(due);
             }
-            gaps.extend(pass(store, cursors, last));
-            cursors.save()?;
-            store.remove_oldest()?;
-        }
-        while store.oldest_closed().is_none() && store.bytes()? > self.max_bytes {
-            if self.forget_some(store, cursors, &mut gaps)?.is_none() {
-                break;
+            if !self.may_go(cursors, closed.last) {
+                return Ok(due);
             }
+            due = Some(closed.last);
+            excess = excess.saturating_sub(closed.bytes);
         }
-        Ok(gaps)
+        if excess == 0 {
+            return Ok(due);
+        }
+        let last = store.last_of_oldest(excess)?;
+        let is_due = |last: &u64| *last >= store.first() + LEAST && self.may_go(cursors, *last);
+        Ok(last.filter(is_due).or(due))
     }
 
-    /// Makes some room on a full disk; whether there was anything to give.
-    pub(super) fn make_room(
+    /// The last of the records that may go to make some room on a full disk.
+    pub(super) fn spare(
         &self,
-        store: &mut Store,
+        store: &Store,
         cursors: &Cursors,
-    ) -> Result<Vec<Gap>, HistoryError> {
-        let mut gaps = Vec::new();
-        if let Some((_, last)) = store.oldest_closed() {
-            if self.may_forget(cursors, last) {
-                gaps.extend(pass(store, cursors, last));
-                store.remove_oldest()?;
-            }
-        } else {
-            self.forget_some(store, cursors, &mut gaps)?;
-        }
-        Ok(gaps)
-    }
-
-    fn forget_some(
-        &self,
-        store: &mut Store,
-        cursors: &Cursors,
-        gaps: &mut Vec<Gap>,
-    ) -> Result<Option<()>, HistoryError> {
-        let Some(last) = store.next_to_forget()? else {
-            return Ok(None);
+    ) -> Result<Option<u64>, HistoryError> {
+        let last = match store.closed().next() {
+            Some(closed) => Some(closed.last),
+            None => store.last_of_oldest(0)?,
         };
-        if !self.may_forget(cursors, last) {
-            return Ok(None);
-        }
-        gaps.extend(pass(store, cursors, last));
-        cursors.save()?;
-        store.forget_some()?;
-        Ok(Some(()))
+        Ok(last.filter(|last| self.may_go(cursors, *last)))
     }
 
-    fn may_forget(&self, cursors: &Cursors, last: u64) -> bool {
+    fn may_go(&self, cursors: &Cursors, last: u64) -> bool {
         self.on_full == OnFull::DropOldest || cursors.least().is_none_or(|least| least >= last)
     }
 
@@ -130,9 +113,8 @@ impl Retention {
     }
 }
 
-/// Moves the cursors past the records until `last`, which are in the oldest file, and says who had not had
-/// them and would have got them.
-fn pass(store: &Store, cursors: &Cursors, last: u64) -> Vec<Gap> {
+/// Moves the cursors past the records until `last`, and says who had not had them and would have got them.
+pub(super) fn pass(store: &Store, cursors: &Cursors, last: u64) -> Vec<Gap> {
     let gone = store.first() - 1;
     cursors
         .behind(last)
@@ -143,7 +125,7 @@ fn pass(store: &Store, cursors: &Cursors, last: u64) -> Vec<Gap> {
                 last - after
             } else {
                 store
-                    .count_oldest(after, last, &behind.filter)
+                    .count(after, last, &behind.filter)
                     .unwrap_or_else(|error| {
                         tracing::error!(%error, sink = behind.sink, "all that goes is taken for lost");
                         last - after

@@ -107,7 +107,7 @@ impl Row {
                 event: "daemon",
                 ..row
             },
-            AuditRecord::HistoryFilling(_) => Self {
+            AuditRecord::HistoryFilling(_) | AuditRecord::RecordsRemoved(_) => Self {
                 event: "history",
                 ..row
             },

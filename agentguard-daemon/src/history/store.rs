@@ -33,6 +33,15 @@ struct Closed {
     bytes: u64,
 }
 
+/// A file that is not written any more, and what is in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) file: &'a DayFile,
+    /// Number of the last record in it.
+    pub(super) last: u64,
+    pub(super) bytes: u64,
+}
+
 /// The files, and where the next record goes.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -163,68 +172,55 @@ impl Store {
         Ok(closed + open)
     }
 
-    /// The oldest file that is not written any more, and the last record in it.
-    pub(super) fn oldest_closed(&self) -> Option<(&DayFile, u64)> {
-        let file = &self.closed.first()?.file;
-        let next = self
-            .closed
-            .get(1)
-            .map(|closed| closed.file.first)
-            .or_else(|| self.day.as_ref().map(|day| day.file.first))
-            .unwrap_or(self.position.sequence);
-        Some((file, next - 1))
+    /// The files that are not written any more, oldest first.
+    pub(super) fn closed(&self) -> impl Iterator<Item = Part<'_>> {
+        let open = self.day.as_ref().map(|day| day.file.first);
+        let next = open.unwrap_or(self.position.sequence);
+        let nexts = self.closed.iter().skip(1).map(|closed| closed.file.first);
+        self.closed
+            .iter()
+            .zip(nexts.chain([next]))
+            .map(|(closed, next)| Part {
+                file: &closed.file,
+                last: next - 1,
+                bytes: closed.bytes,
+            })
     }
 
-    /// How many records of the oldest file after number `after` and until `last` a sink with this filter
-    /// gets.
-    pub(super) fn count_oldest(
+    /// The last of the oldest records of the file that is written which make up so many bytes, and of a
+    /// tenth of it at least.
+    pub(super) fn last_of_oldest(&self, bytes: u64) -> Result<Option<u64>, HistoryError> {
+        self.day
+            .as_ref()
+            .map_or(Ok(None), |day| day.last_of_oldest(bytes))
+    }
+
+    /// How many records after number `after` and until `last` a sink with this filter gets.
+    pub(super) fn count(
         &self,
         after: u64,
         last: u64,
         filter: &Filter,
     ) -> Result<u64, HistoryError> {
-        let closed = self.closed.first().map(|closed| &closed.file);
-        let Some(file) = closed.or_else(|| self.day.as_ref().map(|day| &day.file)) else {
-            return Ok(0);
-        };
-        let connection = super::reader::open(&file.path)?;
-        let mut select = connection.prepare(
-            "SELECT class, severity, verdict, identity, count(*) FROM events
-             WHERE sequence > ?1 AND sequence <= ?2 GROUP BY 1, 2, 3, 4",
-        )?;
-        let mut rows = select.query([after, last])?;
+        let closed = self.closed.iter().map(|closed| &closed.file);
         let mut sum = 0;
-        while let Some(row) = rows.next()? {
-            let (verdict, identity): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-            if filter.matches(
-                row.get(0)?,
-                row.get(1)?,
-                verdict.as_deref(),
-                identity.as_deref(),
-            ) {
-                sum += row.get::<_, u64>(4)?;
+        for file in closed.chain(self.day.as_ref().map(|day| &day.file)) {
+            if file.first <= last {
+                sum += count_in(file, after, last, filter)?;
             }
         }
         Ok(sum)
     }
 
-    /// Removes the oldest file that is not written any more.
-    pub(super) fn remove_oldest(&mut self) -> Result<(), HistoryError> {
-        if !self.closed.is_empty() {
+    /// Removes the records until `last`, as far as that is whole files and batches.
+    pub(super) fn remove_until(&mut self, last: u64) -> Result<(), HistoryError> {
+        while self.closed().next().is_some_and(|part| part.last <= last) {
             self.closed.remove(0).file.remove()?;
         }
-        Ok(())
-    }
-
-    /// The last record that [`Store::forget_some`] would forget.
-    pub(super) fn next_to_forget(&self) -> Result<Option<u64>, HistoryError> {
-        self.day.as_ref().map_or(Ok(None), Day::next_to_forget)
-    }
-
-    /// Forgets some of the oldest records of the file that is written.
-    pub(super) fn forget_some(&mut self) -> Result<(), HistoryError> {
-        if let Some(day) = &mut self.day {
-            day.forget_some()?;
+        if let Some(day) = &mut self.day
+            && day.first <= last
+        {
+            day.remove_until(last)?;
         }
         Ok(())
     }
@@ -233,4 +229,26 @@ impl Store {
     pub(super) fn files(&self) -> Result<Vec<DayFile>, HistoryError> {
         DayFile::all(&self.directory)
     }
+}
+
+fn count_in(file: &DayFile, after: u64, last: u64, filter: &Filter) -> Result<u64, HistoryError> {
+    let connection = super::reader::open(&file.path)?;
+    let mut select = connection.prepare(
+        "SELECT class, severity, verdict, identity, count(*) FROM events
+         WHERE sequence > ?1 AND sequence <= ?2 GROUP BY 1, 2, 3, 4",
+    )?;
+    let mut rows = select.query([after, last])?;
+    let mut sum = 0;
+    while let Some(row) = rows.next()? {
+        let (verdict, identity): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+        if filter.matches(
+            row.get(0)?,
+            row.get(1)?,
+            verdict.as_deref(),
+            identity.as_deref(),
+        ) {
+            sum += row.get::<_, u64>(4)?;
+        }
+    }
+    Ok(sum)
 }

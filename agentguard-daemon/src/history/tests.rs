@@ -204,6 +204,21 @@ fn what_is_too_much_goes_and_a_record_says_who_misses_it() {
             .any(|(_, message)| message.starts_with("100 % of the room"))
     );
     assert_whole(directory.path());
+
+    // It says how many it let go. More is found.
+    let file = DayFile::all(directory.path()).unwrap().remove(0);
+    rusqlite::Connection::open(&file.path)
+        .unwrap()
+        .execute("DELETE FROM batches WHERE first = ?1", [first])
+        .unwrap();
+    let next = messages(directory.path(), 0)[0].0;
+    let mut verifier = Verifier::new(None);
+    feed_history(directory.path(), &mut verifier).unwrap();
+    let gone = verify::Finding::Gone {
+        from: first,
+        to: next - 1,
+    };
+    assert_eq!(verifier.finish(None).findings, [gone]);
 }
 
 #[test]

@@ -70,6 +70,13 @@ pub enum Finding {
         /// The last record that is here.
         after: u64,
     },
+    /// The oldest records are not here, and none says that retention let them go.
+    Gone {
+        /// The first of them.
+        from: u64,
+        /// The last of them.
+        to: u64,
+    },
 }
 
 /// What was checked.
@@ -101,6 +108,10 @@ pub struct Verifier {
     /// Who signs next.
     expected: Option<PublicKey>,
     is_signed: bool,
+    /// Whether all is to be here that nothing says went.
+    is_all: bool,
+    /// The last record of which one that is here says that retention let it go.
+    removed: u64,
 }
 
 impl Verifier {
@@ -113,6 +124,8 @@ impl Verifier {
             last: None,
             expected: first_key,
             is_signed: false,
+            is_all: false,
+            removed: 0,
         }
     }
 
@@ -157,6 +170,10 @@ impl Verifier {
         self.last = Some((sequence, chain::hash(line)));
         self.report.last = Some(sequence);
         self.report.unsigned += 1;
+        let removed = &parsed["unmapped"]["agentguard"]["removed"]["last"];
+        // Only what came before it can have gone.
+        let removed = removed.as_u64().filter(|last| *last < sequence);
+        self.removed = self.removed.max(removed.unwrap_or(0));
         if let Some(checkpoint) = checkpoint(&parsed) {
             self.check(position, &checkpoint);
         }
@@ -184,12 +201,21 @@ impl Verifier {
     /// What was found; `current_key` is the key that signs next, where that is known.
     #[must_use]
     pub fn finish(mut self, current_key: Option<PublicKey>) -> Report {
-        if let (Some(current), Some(expected), Some((last, _))) =
-            (current_key, self.expected, self.last)
+        if let (Some(current), Some(expected)) = (current_key, self.expected)
             && current != expected
-            && self.is_signed
+            && (self.is_signed || self.last.is_none())
         {
-            self.find(Finding::CutOff { after: last });
+            let after = self.last.map_or(0, |(last, _)| last);
+            self.find(Finding::CutOff { after });
+        }
+        if let Some(first) = self.report.first
+            && self.is_all
+            && self.removed + 1 < first
+        {
+            self.find(Finding::Gone {
+                from: self.removed + 1,
+                to: first - 1,
+            });
         }
         self.report
     }
@@ -226,6 +252,14 @@ impl std::fmt::Display for Finding {
                 formatter,
                 "what came after record {after} was cut off: its checkpoints used up keys"
             ),
+            Self::Gone { from, to } if from == to => write!(
+                formatter,
+                "record {from} is gone, and no record says that retention let it go"
+            ),
+            Self::Gone { from, to } => write!(
+                formatter,
+                "records {from} to {to} are gone, and no record says that retention let them go"
+            ),
         }
     }
 }
@@ -255,6 +289,7 @@ fn checkpoint(parsed: &Value) -> Option<Checkpoint> {
 ///
 /// If it cannot be read.
 pub fn feed_history(directory: &Path, verifier: &mut Verifier) -> Result<(), HistoryError> {
+    verifier.is_all = true;
     let mut reader = Reader::new(directory);
     let mut last = 0;
     loop {

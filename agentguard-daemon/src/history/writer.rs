@@ -23,13 +23,13 @@ use super::{
     handle::Shared,
     key::Keyring,
     reader::Reader,
-    retention::{Fill, Gap},
+    retention::{self, Fill},
     row::Row,
     store::Store,
 };
 use crate::audit::{
-    AuditRecord, Encoder, EventsLost, HistoryFilling, Loss, Signer, chain::from_hex,
-    checkpoint::PublicKey,
+    AuditRecord, Encoder, EventsLost, HistoryFilling, Loss, RecordsRemoved, Signer,
+    chain::from_hex, checkpoint::PublicKey,
 };
 
 /// Records that go to disk together at most.
@@ -120,6 +120,10 @@ impl Writer {
                 self.retention_due = None;
             }
             self.write(&mut records, is_over);
+            if is_over && !self.news.is_empty() {
+                let mut news = std::mem::take(&mut self.news);
+                self.write(&mut news, true);
+            }
             self.shared.waiting.fetch_sub(came, Ordering::Relaxed);
             if is_over {
                 return;
@@ -170,8 +174,8 @@ impl Writer {
         }
     }
 
-    /// Writes `records`, however long that takes; at the end of all, for a while.
-    fn write(&mut self, records: &mut Vec<AuditRecord>, is_last: bool) {
+    /// Writes `records`, however long that takes; at the end of all, for a while. Whether they are on disk.
+    fn write(&mut self, records: &mut Vec<AuditRecord>, is_last: bool) -> bool {
         let mut batch = Batch {
             start: self.store.position(),
             end: self.store.position(),
@@ -183,7 +187,7 @@ impl Writer {
         }
         let next = self.sign(&mut batch, is_last);
         if batch.entries.is_empty() {
-            return;
+            return true;
         }
         let mut tries = 0;
         while let Err(error) = self.store.append(&batch, today()) {
@@ -195,7 +199,7 @@ impl Writer {
             tries += 1;
             if self.shared.stopping.load(Ordering::Relaxed) && tries >= LAST_TRIES {
                 tracing::error!(%error, records = batch.entries.len(), "records are lost");
-                return;
+                return false;
             }
             thread::sleep(RETRY_PAUSE);
         }
@@ -212,6 +216,7 @@ impl Writer {
         self.retention_due
             .get_or_insert_with(|| Instant::now() + RETENTION_PAUSE);
         self.publish(None);
+        true
     }
 
     fn encode(&self, record: &AuditRecord, batch: &mut Batch) {
@@ -262,12 +267,8 @@ impl Writer {
         self.retention_due = None;
         // How full it was is told, though what was too much goes at once.
         self.watch();
-        match self
-            .retention
-            .apply(&mut self.store, &self.cursors, today())
-        {
-            Ok(gaps) => self.note_gaps(gaps),
-            Err(error) => self.publish(Some(&error)),
+        if let Err(error) = self.let_go() {
+            self.publish(Some(&error));
         }
         self.watch();
         let is_refusing = *self.refusals.borrow();
@@ -310,15 +311,47 @@ impl Writer {
         });
     }
 
+    /// Removes what is too old or too much. It is on disk that it goes before it does: whatever else is
+    /// missing was taken by somebody.
+    fn let_go(&mut self) -> Result<(), HistoryError> {
+        let due = self.retention.due(&self.store, &self.cursors, today())?;
+        let Some(last) = due else { return Ok(()) };
+        self.note_removal(last);
+        let mut news = std::mem::take(&mut self.news);
+        if self.write(&mut news, false) {
+            self.cursors.save()?;
+            self.store.remove_until(last)?;
+        }
+        Ok(())
+    }
+
+    /// Removes something from a full disk, where nothing can be written before.
     fn make_room(&mut self) {
-        match self.retention.make_room(&mut self.store, &self.cursors) {
-            Ok(gaps) => self.note_gaps(gaps),
-            Err(error) => tracing::error!(%error, "no room can be made"),
+        let spare = self.retention.spare(&self.store, &self.cursors);
+        let made = spare.and_then(|last| {
+            let Some(last) = last else { return Ok(()) };
+            self.note_removal(last);
+            self.store.remove_until(last)
+        });
+        if let Err(error) = made {
+            tracing::error!(%error, "no room can be made");
         }
     }
 
-    fn note_gaps(&mut self, gaps: Vec<Gap>) {
-        for gap in gaps {
+    /// Has it told that the records until `last` go, and which sinks will never have how many of them.
+    fn note_removal(&mut self, last: u64) {
+        // What could not be removed at once is tried again.
+        let is_noted =
+            |news: &AuditRecord| matches!(news, AuditRecord::RecordsRemoved(it) if it.last == last);
+        if self.news.iter().any(is_noted) {
+            return;
+        }
+        self.news.push(AuditRecord::RecordsRemoved(RecordsRemoved {
+            time: Timestamp::now(),
+            first: self.store.first(),
+            last,
+        }));
+        for gap in retention::pass(&self.store, &self.cursors, last) {
             let total = self.gaps.entry(gap.sink.clone()).or_default();
             *total += gap.records;
             self.news.push(AuditRecord::EventsLost(EventsLost {

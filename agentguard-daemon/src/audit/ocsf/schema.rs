@@ -290,6 +290,7 @@ pub(super) enum Own {
     Lost { place: &'static str, total: u64 },
     Fill(OwnFill),
     Checkpoint { checkpoint: OwnCheckpoint },
+    Removed { removed: OwnRemoved },
     Limit(Box<OwnLimit>),
 }
 
@@ -314,6 +315,13 @@ pub(super) struct OwnFill {
     pub(super) percent: u8,
     pub(super) bytes: u64,
     pub(super) most_bytes: u64,
+}
+
+/// Which records retention let go.
+#[derive(Debug, Serialize)]
+pub(super) struct OwnRemoved {
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::audit::{Signer, chain::to_hex};
 
-/// Ten records; the fifth and the tenth are checkpoints. And the key that signs next.
+/// Ten records; the fifth and the tenth are checkpoints, and the eighth says that the first three go. And
+/// the key that signs next.
 fn lines() -> (Vec<String>, PublicKey, PublicKey) {
     let signers: Vec<Signer> = (1..=3).map(|seed| Signer::new(&[seed; 32])).collect();
     let mut signers = signers.iter();
@@ -22,6 +23,9 @@ fn lines() -> (Vec<String>, PublicKey, PublicKey) {
                 "signature": to_hex(&checkpoint.signature),
             });
             signer = next;
+        }
+        if number == 8 {
+            own["removed"] = json!({ "first": 1, "last": 3 });
         }
         let line = json!({
             "time": number,
@@ -138,5 +142,43 @@ fn a_signature_does_not_move() {
     assert!(
         found.contains(&"the signature of checkpoint 5 is wrong".to_owned()),
         "{found:?}"
+    );
+}
+
+#[test]
+fn the_oldest_go_only_where_a_record_says_so() {
+    let (all, first, current) = lines();
+    let check = |lines: &[String], is_all| {
+        let mut verifier = Verifier::new(Some(first));
+        verifier.is_all = is_all;
+        for line in lines {
+            verifier.feed(line);
+        }
+        let report = verifier.finish(Some(current));
+        let findings = report.findings.iter().map(ToString::to_string);
+        findings.collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    for gone in 0..=3 {
+        assert_eq!(check(&all[gone..], true), none, "{gone}");
+    }
+    let says = "and no record says that retention let";
+    assert_eq!(
+        check(&all[4..], true),
+        [format!("record 4 is gone, {says} it go")]
+    );
+    assert_eq!(
+        check(&all[6..], true),
+        [format!("records 4 to 6 are gone, {says} them go")]
+    );
+    assert_eq!(
+        check(&all[8..], true),
+        [format!("records 1 to 8 are gone, {says} them go")]
+    );
+    // What a sink has may begin anywhere.
+    assert_eq!(check(&all[6..], false), none);
+    assert_eq!(
+        check(&[], true),
+        ["what came after record 0 was cut off: its checkpoints used up keys"]
     );
 }
