@@ -192,6 +192,8 @@ pub(crate) struct Arrival {
     pub(crate) missing: Vec<u64>,
     /// Copies of those that did, beyond the first.
     pub(crate) duplicates: usize,
+    /// Lines that begin with what the receiver had written of another one when it was killed.
+    pub(crate) torn: usize,
 }
 
 /// Waits until all records are among the lines that `read` gives, or no more come, and compares them.
@@ -204,7 +206,7 @@ pub(crate) fn arrival(records: &[Record], read: impl Fn() -> Vec<String>) -> Arr
     let mut changed = Instant::now();
     loop {
         let lines = read();
-        let arrival = compare(&wanted, &lines);
+        let arrival = compare(records, &wanted, &lines);
         if lines.len() != count {
             count = lines.len();
             changed = Instant::now();
@@ -216,11 +218,14 @@ pub(crate) fn arrival(records: &[Record], read: impl Fn() -> Vec<String>) -> Arr
     }
 }
 
-fn compare(wanted: &HashMap<u64, Value>, lines: &[String]) -> Arrival {
+fn compare(records: &[Record], wanted: &HashMap<u64, Value>, lines: &[String]) -> Arrival {
     let mut copies: HashMap<u64, usize> = HashMap::new();
+    let mut torn = 0;
     for line in lines {
+        let half = half_record(records, line);
+        torn += usize::from(half > 0);
         let event: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            serde_json::from_str(&line[half..]).unwrap_or_else(|error| panic!("{error}: {line}"));
         let number = event["n"].as_u64().unwrap();
         assert_eq!(wanted.get(&number), Some(&event), "record {number}");
         *copies.entry(number).or_default() += 1;
@@ -234,7 +239,16 @@ fn compare(wanted: &HashMap<u64, Value>, lines: &[String]) -> Arrival {
     Arrival {
         missing,
         duplicates: lines.len() - copies.len(),
+        torn,
     }
+}
+
+/// How much of `line` is the first part of a record, before a whole one.
+fn half_record(records: &[Record], line: &str) -> usize {
+    let start = line.rfind("{\"n\":").unwrap_or(0);
+    let half = &line[..start];
+    let is_half = records.iter().any(|record| record.line.starts_with(half));
+    if is_half { start } else { 0 }
 }
 
 impl Arrival {
@@ -245,4 +259,14 @@ impl Arrival {
         let has_gap = self.missing.windows(2).any(|pair| pair[1] != pair[0] + 1);
         assert!(!has_gap, "more than one run is missing: {:?}", self.missing);
     }
+}
+
+#[test]
+fn the_half_of_a_record_is_told_from_the_next_one() {
+    let records = records(1, 2);
+    let [first, second] = [0, 1].map(|index| records[index].line.as_str());
+    let torn = format!("{}{second}", &first[..50]);
+    assert_eq!(half_record(&records, &torn), 50);
+    assert_eq!(half_record(&records, second), 0);
+    assert_eq!(half_record(&records, &format!("else{second}")), 0);
 }

@@ -132,6 +132,7 @@ async fn the_journal_gets_all_when_it_was_stalled() {
     println!("stalled: {arrival:?}, {passage:?}");
     assert_eq!(arrival.missing, Vec::<u64>::new());
     assert_eq!((arrival.duplicates, passage.errors.len()), (0, 0));
+    assert_eq!(arrival.torn, 0);
     assert!(passage.dropped_calls > 0);
 }
 
@@ -152,7 +153,7 @@ async fn the_journal_lost_what_was_in_flight() {
     println!("killed: {} missing, {passage:?}", arrival.missing.len());
     assert!(!passage.errors.is_empty(), "it was not noticed");
     arrival.assert_lost_in_flight();
-    assert_eq!(arrival.duplicates, 0);
+    assert_eq!((arrival.duplicates, arrival.torn), (0, 0));
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub(crate) struct Program {
     log: PathBuf,
     is_ready: Box<dyn Fn() -> bool>,
     child: Option<Child>,
+    /// How often it was killed.
+    pub(crate) kills: usize,
 }
 
 impl Program {
@@ -55,6 +57,7 @@ impl Program {
             log: log.to_owned(),
             is_ready: Box::new(is_ready),
             child: None,
+            kills: 0,
         };
         program.restart();
         program
@@ -96,6 +99,7 @@ impl Program {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
+            self.kills += 1;
         }
     }
 

@@ -124,6 +124,7 @@ impl Server {
     /// What of `records` is in its file; nothing else may be there.
     pub(crate) fn arrival(&self, records: &[Record]) -> Arrival {
         let arrival = arrival(records, || lines(&self.file));
+        assert!(arrival.torn <= self.program.kills, "{arrival:?}");
         let rejected = self.file.with_extension("jsonl.rejected");
         assert_eq!(
             lines(&rejected),
