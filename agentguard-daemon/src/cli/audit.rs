@@ -105,14 +105,14 @@ fn as_json(report: &Report) -> serde_json::Value {
 }
 
 fn print(report: &Report) {
-    let (Some(first), Some(last)) = (report.first, report.last) else {
-        say!("no records");
-        return;
-    };
-    say!("{} records, {first} to {last}", report.records);
+    match (report.first, report.last) {
+        (Some(first), Some(last)) => say!("{} records, {first} to {last}", report.records),
+        _ => say!("no records"),
+    }
     for finding in &report.findings {
         say!("{finding}");
     }
+    let Some(first) = report.first else { return };
     say!(
         "{} checkpoints hold; {} records after the last one wait for the next",
         report.checkpoints,
