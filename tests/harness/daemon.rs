@@ -25,9 +25,9 @@ use crate::{
     user::User,
 };
 
-/// How long the daemon may take to come up, and to end: an emulated machine may need minutes for the
-/// verifier alone.
-const LIFE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the daemon may take to come up, and to end: an emulated machine needs more than a minute for
+/// the verifier of Linux 6.1.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A daemon, and the files and pins that it leaves.
 ///
