@@ -96,7 +96,7 @@ impl DayFile {
         })
     }
 
-    /// Number of the oldest record that is in it; what was before may be forgotten.
+    /// Number of the oldest record that is in it; what was before may be removed.
     pub(super) fn oldest(&self, connection: &Connection) -> Result<u64, HistoryError> {
         let first: Option<u64> =
             connection.query_row("SELECT min(first) FROM batches", [], |row| row.get(0))?;

@@ -38,7 +38,7 @@ enum Act {
     Deliver(f64),
     SaveCursor,
     /// What the sink has goes, if that is more than is to be kept.
-    Forget,
+    Remove,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -50,7 +50,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0.0..1.0).prop_map(Act::Deliver),
         1 => Just(Act::Deliver(1.0)),
         1 => Just(Act::SaveCursor),
-        1 => Just(Act::Forget),
+        1 => Just(Act::Remove),
     ];
     proptest::collection::vec(act, 1..16)
 }
@@ -63,7 +63,7 @@ struct World {
     cursors: Cursors,
     encoder: Encoder,
     today: Date,
-    /// All lines that were committed; `gone` of them were forgotten.
+    /// All lines that were committed; `gone` of them were removed.
     lines: Vec<String>,
     gone: usize,
     /// Where the sink is, and where a crash may put it back to.
@@ -156,7 +156,7 @@ impl World {
                 self.cursors.save().unwrap();
                 self.saved = self.cursor;
             }
-            Act::Forget => {
+            Act::Remove => {
                 let strict = Retention {
                     max_bytes: 1,
                     max_days: 30,

@@ -15,8 +15,8 @@ pub enum OnFull {
     RefuseNewFlows,
 }
 
-/// Fewer records of the file that is written do not go: the record that says so takes as much room.
-const LEAST: u64 = 8;
+/// So few records of the file that is written stay: the record that says that they go takes as much room.
+const FEW: u64 = 8;
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Retention {
             return Ok(due);
         }
         let last = store.last_of_oldest(excess)?;
-        let is_due = |last: &u64| *last >= store.first() + LEAST && self.may_go(cursors, *last);
+        let is_due = |last: &u64| *last >= store.first() + FEW && self.may_go(cursors, *last);
         Ok(last.filter(is_due).or(due))
     }
 

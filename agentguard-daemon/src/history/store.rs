@@ -28,7 +28,7 @@ const JUMP: u64 = 1_000_000_000;
 #[derive(Debug)]
 struct Closed {
     file: DayFile,
-    /// Number of the oldest record in it: some may have been forgotten while it was written.
+    /// Number of the oldest record in it: some may have been removed while it was written.
     first: u64,
     bytes: u64,
 }
@@ -87,7 +87,7 @@ impl Store {
         }
         for file in files {
             let bytes = fs::metadata(&file.path)?.len();
-            // Only in the oldest something was forgotten. One that is damaged is for `audit verify` to tell.
+            // Only from the oldest something was removed. One that is damaged is for `audit verify` to tell.
             let first = if store.closed.is_empty() {
                 super::reader::open(&file.path)
                     .and_then(|connection| file.oldest(&connection))

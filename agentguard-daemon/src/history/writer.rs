@@ -39,7 +39,7 @@ const MOST_AT_ONCE: usize = 1_024;
 const CHECKPOINT_RECORDS: u64 = 4_096;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether something is to be forgotten, while records come.
+/// How often it is looked whether something is to be removed, while records come.
 const RETENTION_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long after a write that failed the next is tried, and how often at the end of all.
@@ -114,15 +114,16 @@ impl Writer {
         loop {
             let (records, is_over) = self.gather();
             let came = records.len() as u64;
-            let mut records: Vec<AuditRecord> = self.news.drain(..).chain(records).collect();
+            let records = self.news.drain(..).chain(records).collect();
             if is_over {
                 // Nobody hears of gaps any more: what is over the bounds goes at the next start.
                 self.retention_due = None;
             }
-            self.write(&mut records, is_over);
+            self.write(records, is_over);
             if is_over && !self.news.is_empty() {
-                let mut news = std::mem::take(&mut self.news);
-                self.write(&mut news, true);
+                // What went to make room for them.
+                let news = std::mem::take(&mut self.news);
+                self.write(news, true);
             }
             self.shared.waiting.fetch_sub(came, Ordering::Relaxed);
             if is_over {
@@ -175,14 +176,14 @@ impl Writer {
     }
 
     /// Writes `records`, however long that takes; at the end of all, for a while. Whether they are on disk.
-    fn write(&mut self, records: &mut Vec<AuditRecord>, is_last: bool) -> bool {
+    fn write(&mut self, records: Vec<AuditRecord>, is_last: bool) -> bool {
         let mut batch = Batch {
             start: self.store.position(),
             end: self.store.position(),
             accounts: HashMap::new(),
             entries: Vec::with_capacity(records.len() + 1),
         };
-        for record in records.drain(..) {
+        for record in records {
             self.encode(&record, &mut batch);
         }
         let next = self.sign(&mut batch, is_last);
@@ -317,8 +318,8 @@ impl Writer {
         let due = self.retention.due(&self.store, &self.cursors, today())?;
         let Some(last) = due else { return Ok(()) };
         self.note_removal(last);
-        let mut news = std::mem::take(&mut self.news);
-        if self.write(&mut news, false) {
+        let news = std::mem::take(&mut self.news);
+        if self.write(news, false) {
             self.cursors.save()?;
             self.store.remove_until(last)?;
         }
